@@ -1,0 +1,1 @@
+"""From data sets to encoded batches: formats, splits, encoding."""

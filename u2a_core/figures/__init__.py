@@ -1,0 +1,1 @@
+"""Figures of the paper: (table, options) -> plotly Figure; no torch, no streamlit."""

@@ -1,0 +1,1 @@
+"""Influence of negative examples on preference alignment: directional derivatives and estimators."""

@@ -1,0 +1,1 @@
+"""Alignment J and forgetting objectives: pure functions of per-token log-probabilities."""

@@ -1,0 +1,1 @@
+"""What lies on disk: scores, hashes, atomic writes; no torch."""

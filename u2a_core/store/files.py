@@ -1,0 +1,82 @@
+"""Atomic files: a path exists whole or not at all (`<name>.part` becomes `<name>` by rename).
+
+Shared by everything that writes results, so that nothing half-written is ever read.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from u2a_core.errors import StorageError
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield `<path>.part` to write to (file or folder); it becomes `path` when the block ends without an error.
+
+    Raises `StorageError` where the folder cannot be written or the disk is full; the unfinished part is removed.
+    """
+    part = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove(part)
+        yield part
+        if path.is_dir():
+            shutil.rmtree(path)
+        part.replace(path)
+    except OSError as error:
+        remove(part, quiet=True)
+        raise unwritable(path, error) from error
+    except BaseException:
+        remove(part, quiet=True)
+        raise
+
+
+def unwritable(path: Path, error: OSError) -> StorageError:
+    """The `StorageError` for an operating-system error met while writing `path`."""
+    reason = error.strerror or str(error)
+    return StorageError(
+        f"Could not write {path}: {reason}. Nothing was changed there. Free some space or choose a folder that you may "
+        "write to, and run the same command again."
+    )
+
+
+def remove(path: Path, quiet: bool = False) -> None:
+    """Remove a file or a folder if it is there; `quiet` keeps an earlier error the one that is reported."""
+    try:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=quiet)
+        else:
+            path.unlink(missing_ok=True)
+    except OSError:
+        if not quiet:
+            raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON document atomically."""
+    with replacing(path) as part:
+        part.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def writable_folder(path: Path) -> Path:
+    """Create `path` if need be and prove that it can be written; raises `StorageError`, before any work is done."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / f".probe-{os.getpid()}"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise unwritable(path, error) from error
+    return path
