@@ -1,0 +1,164 @@
+"""A bundle: the folder that every command takes. `bundle.toml` says what is in it and is checked whenever it is opened.
+
+```
+bundle.toml           what it is made of, with hashes        data/pairs.parquet    pairs and splits
+policy/ reward/       models made here (or paths elsewhere)  scores/<name>.parquet what `u2a score` wrote
+cache/                what can be computed again: reference log-probabilities, token rewards, fingerprints
+```
+"""
+
+import tomllib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from u2a_core.data.table import PairTable, read_pairs
+from u2a_core.errors import BundleError
+from u2a_core.store.files import file_sha256, replacing
+from u2a_core.store.fingerprints import model_fingerprint, text_sha256
+
+FORMAT_VERSION = 1
+MANIFEST = "bundle.toml"
+
+
+@dataclass(frozen=True)
+class RewardEntry:
+    """The bundle's token reward: `classifier` (score head at every token) or `implicit` (β log-ratio to the policy)."""
+
+    kind: str
+    path: str
+    beta: float
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An opened bundle. Paths in the manifest are relative to its folder where they lie inside it."""
+
+    path: Path
+    manifest: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The bundle's name, for titles."""
+        return str(self.manifest["name"])
+
+    @property
+    def seed(self) -> int:
+        """Seed of the splits and of a scratch policy."""
+        return int(self.manifest["data"]["seed"])
+
+    @property
+    def max_length(self) -> int:
+        """Most tokens of a prompt with its response."""
+        return int(self.manifest["data"]["max_length"])
+
+    @property
+    def policy_path(self) -> str:
+        """Folder or hub id of the policy."""
+        return self._located(str(self.manifest["policy"]["path"]))
+
+    @property
+    def adapter_path(self) -> str | None:
+        """Folder or hub id of the policy's existing adapter, if it has one."""
+        adapter = self.manifest["policy"].get("adapter")
+        return self._located(str(adapter)) if adapter else None
+
+    @property
+    def reward(self) -> RewardEntry | None:
+        """The token reward model, once `u2a reward` made or named one."""
+        entry = self.manifest.get("reward")
+        if entry is None:
+            return None
+        return RewardEntry(str(entry["kind"]), self._located(str(entry["path"])), float(entry.get("beta", 0.1)))
+
+    @property
+    def scores_folder(self) -> Path:
+        """Where `u2a score` writes."""
+        return self.path / "scores"
+
+    @property
+    def cache_folder(self) -> Path:
+        """What can be computed again."""
+        return self.path / "cache"
+
+    @property
+    def data_hash(self) -> str:
+        """SHA-256 of pairs and splits."""
+        return str(self.manifest["data"]["sha256"])
+
+    @cached_property
+    def policy_hash(self) -> str:
+        """Fingerprint of the policy's configuration and weights, its adapter and tokenizer included."""
+        parts = [self.policy_path, *([self.adapter_path] if self.adapter_path else [])]
+        return text_sha256("+".join(model_fingerprint(part, self.cache_folder) for part in parts))
+
+    @cached_property
+    def reward_hash(self) -> str | None:
+        """Fingerprint of the token reward model."""
+        if self.reward is None:
+            return None
+        return text_sha256(f"{self.reward.kind}:{self.reward.beta}:{model_fingerprint(self.reward.path, self.cache_folder)}")
+
+    @property
+    def hash(self) -> str:
+        """Fingerprint of all that scores depend on: data, splits, lengths, policy and reward model."""
+        return text_sha256(f"{self.data_hash}:{self.max_length}:{self.policy_hash}:{self.reward_hash}")
+
+    @cached_property
+    def pairs(self) -> PairTable:
+        """Pairs and splits; `BundleError` where the file is not the one that was prepared."""
+        path = self.path / "data" / "pairs.parquet"
+        table = read_pairs(path)
+        if file_sha256(path) != self.data_hash:
+            raise BundleError(
+                f"{path} changed since the bundle was prepared (its SHA-256 is not the one in {MANIFEST}). Restore it, or make the "
+                "bundle again with `u2a prepare`."
+            )
+        return table
+
+    def updated(self, **sections: dict[str, Any] | None) -> "Bundle":
+        """The bundle with whole manifest sections replaced (None: removed), written at once."""
+        manifest = {key: value for key, value in {**self.manifest, **sections}.items() if value is not None}
+        write_manifest(self.path, manifest)
+        return Bundle(self.path, manifest)
+
+    def relative(self, path: Path) -> str:
+        """`path` as the manifest stores it."""
+        resolved = path.resolve()
+        inside = resolved.is_relative_to(self.path.resolve())
+        return str(resolved.relative_to(self.path.resolve())) if inside else str(resolved)
+
+    def _located(self, entry: str) -> str:
+        inside = self.path / entry
+        return str(inside) if inside.exists() else entry
+
+
+def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+    """Write `bundle.toml` atomically."""
+    with replacing(folder / MANIFEST) as part:
+        part.write_text(tomli_w.dumps(manifest), encoding="utf-8")
+
+
+def open_bundle(path: str | Path) -> Bundle:
+    """Open the bundle at `path`; `BundleError` where there is none, or its manifest lacks something."""
+    folder = Path(path).expanduser()
+    file = folder / MANIFEST
+    if not file.is_file():
+        raise BundleError(
+            f"There is no bundle at {folder} (no {MANIFEST} in it). Make one with `u2a prepare DATA --policy … --out {folder}`."
+        )
+    try:
+        manifest = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BundleError(f"{file} cannot be read: {error}. Correct it, or make the bundle again with `u2a prepare`.") from error
+    missing = [f"{section}.{key}" for section, key in _NEEDED if not isinstance(manifest.get(section), dict) or key not in manifest[section]]
+    if missing or manifest.get("format_version") != FORMAT_VERSION or "name" not in manifest:
+        what = f"lacks {', '.join(missing)}" if missing else f"has format_version {manifest.get('format_version')!r}, not {FORMAT_VERSION}"
+        raise BundleError(f"{file} {what}. Make the bundle again with `u2a prepare` of this version.")
+    return Bundle(folder, manifest)
+
+
+_NEEDED = (("data", "sha256"), ("data", "seed"), ("data", "max_length"), ("policy", "path"))

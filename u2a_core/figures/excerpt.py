@@ -1,0 +1,41 @@
+"""Text of a data set as plain characters: bounded, wrapped and escaped, never read as markup by browser or Plotly."""
+
+import html
+import re
+import textwrap
+
+JOINERS = "\u200c\u200d"  # invisible, but some scripts are misspelt without them
+
+
+def excerpt(text: str, length: int) -> str:
+    """At most `length` characters of `text` on one line, not escaped; unprintable: a space, a cut: …"""
+    start = text[: 4 * length]  # enough to fill the excerpt; spares the scan of a very long text
+    if not start.isprintable():
+        start = "".join(char if char.isprintable() or char in JOINERS else " " for char in start)
+    line = " ".join(start.split())
+    if len(line) <= length and len(text) <= 4 * length:
+        return line
+    return line[: length - 1].rstrip() + "…"
+
+
+def hover_text(text: str, length: int, width: int = 64) -> str:
+    """An excerpt for a Plotly label: escaped (Plotly reads pseudo-HTML and decodes entities) and broken into lines."""
+    line = excerpt(text, length) or "(empty)"
+    lines = [line] if len(line) <= width else textwrap.wrap(line, width)
+    return "<br>".join(html.escape(line, quote=False) for line in lines)
+
+
+def short_id(identity: str, length: int = 16) -> str:
+    """An id of at most `length` characters, escaped; the middle of a longer one is left out."""
+    line = excerpt(identity, 200)
+    if len(line) > length:
+        half = (length - 1) // 2
+        line = f"{line[:half]}…{line[-half:]}"
+    return html.escape(line, quote=False)
+
+
+def signed(value: float) -> str:
+    """A number to three digits with its sign, by a real minus: +0.0123, −4.5e−06, 0."""
+    if value == 0:
+        return "0"
+    return re.sub(r"\.(?=e|$)", "", f"{value:+#.3g}").replace("-", "−")

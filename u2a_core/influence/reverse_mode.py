@@ -1,0 +1,164 @@
+"""Reverse mode: one backward pass over activations only; at every module that owns scored parameters the gradient of its output
+meets the tangent of its output, ⟨g, (∂y/∂θ) v⟩, so that no weight gradient and no per-sample gradient is ever formed.
+
+`samples` works with fused attention. `tokens` differentiates that contraction once more, with respect to the weights of
+the tokens (reverse over reverse), and therefore needs the math kernel and more memory.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, jvp
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import embedding, linear
+from transformers.pytorch_utils import Conv1D
+
+from u2a_core.errors import ScoringError
+from u2a_core.influence.directional import Direction, TokenBatch, TokenLogps, TokenWeights, scored_parameters
+
+
+@dataclass(frozen=True)
+class _Owner:
+    """A module with scored parameters of its own, and v by the module's own parameter names."""
+
+    name: str
+    module: nn.Module
+    direction: dict[str, Tensor]
+
+    def output_tangent(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+        """(∂y/∂θ) v at the recorded input, the input held fixed; shape of the module's output."""
+        weight, bias = self.direction.get("weight"), self.direction.get("bias")
+        if weight is not None and not kwargs:
+            if type(self.module) is nn.Linear:
+                return linear(args[0], weight, bias)
+            if type(self.module) is Conv1D:
+                product = args[0] @ weight
+                return product if bias is None else product + bias
+            if type(self.module) is nn.Embedding:
+                return embedding(args[0], weight)
+        primals = {name: getattr(self.module, name).detach() for name in self.direction}
+        _, tangent = jvp(lambda own: functional_call(self.module, own, args, kwargs), (primals,), (self.direction,))
+        return tangent
+
+
+@dataclass(frozen=True)
+class _Tap:
+    """One call of an owner in the running forward pass: its inputs, detached, and its output."""
+
+    owner: _Owner
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    output: Tensor
+
+
+class ReverseMode:
+    """⟨v, ∇log π⟩ by activation-only backward passes."""
+
+    name = "reverse"
+
+    def __init__(self, model: nn.Module, direction: Direction, compute: TokenLogps) -> None:
+        names = {id(parameter): name for name, parameter in scored_parameters(model, direction).items()}
+        self._model = model
+        self._compute = compute
+        self._recomputing = False  # inside `_tangent`, where an owner runs again and must not be recorded
+        self._owners: list[_Owner] = []
+        for path, module in model.named_modules():
+            own = {
+                local: direction[names[id(parameter)]].to(parameter)
+                for local, parameter in module.named_parameters(recurse=False)
+                if id(parameter) in names
+            }
+            if own:
+                self._owners.append(_Owner(path, module, own))
+
+    def tokens(self, batch: Any) -> tuple[Tensor, Tensor]:
+        """log π(y_t) and ⟨v, ∇log π(y_t)⟩, [M] each."""
+        with self._tapped() as taps, sdpa_kernel(SDPBackend.MATH), torch.enable_grad():
+            logps = self._compute(self._model, batch)
+            seeds = torch.zeros_like(logps).requires_grad_(True)
+            outputs = [tap.output for tap in taps]
+            gradients = torch.autograd.grad(logps, outputs, seeds, create_graph=True, allow_unused=True)
+            total = sum(
+                (gradient * self._tangent(tap)).sum(dtype=logps.dtype)
+                for tap, gradient in zip(taps, gradients, strict=True)
+                if gradient is not None
+            )
+            if not isinstance(total, Tensor) or total.grad_fn is None:
+                return logps.detach(), torch.zeros_like(logps)
+            (tangents,) = torch.autograd.grad(total, seeds)
+        return logps.detach(), tangents
+
+    def samples(self, batch: Any, weights: TokenWeights) -> tuple[Tensor, Tensor]:
+        """log π(y_t), [M], and Σ_t w_t ⟨v, ∇log π(y_t)⟩, [N]."""
+        with self._tapped() as taps, torch.enable_grad():
+            logps = self._compute(self._model, batch)
+            totals = logps.new_zeros(batch.shape[0]).detach()
+            for tap in taps:
+                tap.output.register_hook(lambda gradient, tap=tap: self._contract(totals, tap, gradient, batch))
+            taps.clear()
+            torch.autograd.backward(logps, weights(logps.detach()))
+        return logps.detach(), totals
+
+    @contextmanager
+    def _tapped(self) -> Iterator[list[_Tap]]:
+        """Record every call of an owner; the earliest outputs become the leaves of the graph, so that nothing before them,
+        and no parameter, is differentiated."""
+        taps: list[_Tap] = []
+        wanted = [(parameter, parameter.requires_grad) for parameter in self._model.parameters()]
+        handles = [
+            owner.module.register_forward_hook(self._recorder(owner, taps), with_kwargs=True) for owner in self._owners
+        ]
+        try:
+            for parameter, _ in wanted:
+                parameter.requires_grad_(False)
+            yield taps
+        finally:
+            for handle in handles:
+                handle.remove()
+            for parameter, before in wanted:
+                parameter.requires_grad_(before)
+
+    def _recorder(self, owner: _Owner, taps: list[_Tap]) -> Any:
+        def record(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+            if not isinstance(output, Tensor):
+                raise ScoringError(
+                    f"The module {owner.name} ({type(owner.module).__name__}) does not return one tensor, so the reverse back end "
+                    "cannot read its gradient: use --backend forward."
+                )
+            if self._recomputing:
+                return output
+            tapped = output if output.requires_grad else output.detach().requires_grad_(True)
+            taps.append(_Tap(owner, _detached(args), {key: _detached((value,))[0] for key, value in kwargs.items()}, tapped))
+            return tapped
+
+        return record
+
+    def _tangent(self, tap: _Tap) -> Tensor:
+        self._recomputing = True
+        try:
+            with torch.no_grad():
+                return tap.owner.output_tangent(tap.args, tap.kwargs)
+        finally:
+            self._recomputing = False
+
+    def _contract(self, totals: Tensor, tap: _Tap, gradient: Tensor, batch: TokenBatch) -> None:
+        """Add ⟨g, (∂y/∂θ) v⟩, summed within each sample, to `totals` [N]."""
+        products = (gradient.to(totals.dtype) * self._tangent(tap)).sum(-1)
+        count = batch.shape[0]
+        if products.shape == batch.shape or products.shape == (torch.Size(batch.shape).numel(),) or count == 1:
+            totals += products.reshape(count, -1).sum(1)
+        elif products.shape == (1, batch.token_count):
+            totals += batch.per_sample(products[0])
+        else:
+            raise ScoringError(
+                f"The module {tap.owner.name} returns {tuple(gradient.shape)} for a batch of {tuple(batch.shape)}: its rows "
+                "cannot be told apart by sample, so the reverse back end cannot use it. Use --backend forward."
+            )
+
+
+def _detached(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(value.detach() if isinstance(value, Tensor) else value for value in values)

@@ -1,0 +1,154 @@
+"""Loading models and tokenizers, by folder or hub id: safetensors only, no remote code, every failure a `ModelError`."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+from transformers.utils import logging as transformers_logging
+
+from u2a_core.errors import ModelError
+
+Loaded = TypeVar("Loaded")
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """Where and how a model is loaded. `auto`: the GPU where there is one; bfloat16 there, float32 on a CPU."""
+
+    device: str = "auto"
+    dtype: str = "auto"
+    attention: str = "sdpa"
+
+    def resolve_device(self) -> torch.device:
+        """The device meant; `ModelError` where this machine has no such device."""
+        name = self.device
+        if name == "auto":
+            name = "cuda" if torch.cuda.is_available() else "cpu"
+        if name.startswith("cuda") and not torch.cuda.is_available():
+            raise ModelError(f"--device {name} was asked for, but torch sees no GPU here. Use --device cpu, or install a CUDA build.")
+        try:
+            return torch.device(name)
+        except RuntimeError as error:
+            raise ModelError(f"--device {name} is no device that torch knows; use auto, cpu or cuda.") from error
+
+    def resolve_dtype(self) -> torch.dtype:
+        """The dtype meant; `ModelError` for an unknown one."""
+        if self.dtype == "auto":
+            return torch.float32 if self.resolve_device().type == "cpu" else torch.bfloat16
+        if self.dtype not in DTYPES:
+            raise ModelError(f"--dtype {self.dtype} is unknown; use auto or one of {', '.join(DTYPES)}.")
+        return DTYPES[self.dtype]
+
+
+def load_config(path: str) -> Any:
+    """The model's configuration."""
+    return _guarded(path, "model", lambda: AutoConfig.from_pretrained(path, trust_remote_code=False))
+
+
+def load_tokenizer(path: str) -> Any:
+    """The tokenizer; one without padding token pads with its end-of-text token (no result depends on the filler)."""
+    tokenizer = _guarded(path, "tokenizer", lambda: AutoTokenizer.from_pretrained(path, trust_remote_code=False))
+    if tokenizer.eos_token_id is None:
+        raise ModelError(
+            f"The tokenizer of {path} has no end-of-text token, so a response would have no end: set \"eos_token\" in its "
+            "tokenizer_config.json to the token that ends a response."
+        )
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_causal(path: str, options: LoadOptions) -> nn.Module:
+    """A causal language model in evaluation mode, on its device."""
+    return _load(AutoModelForCausalLM, path, options)
+
+
+def load_classifier(path: str, options: LoadOptions, **settings: Any) -> nn.Module:
+    """A sequence classifier (reward model) in evaluation mode, on its device."""
+    return _load(AutoModelForSequenceClassification, path, options, **settings)
+
+
+def context_length(config: Any) -> int | None:
+    """The most tokens that the model's positions reach, where its configuration says so."""
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    length = getattr(text, "max_position_embeddings", None) or getattr(text, "n_positions", None)
+    return int(length) if length else None
+
+
+def is_local(path: str) -> bool:
+    """Whether `path` is a folder here rather than a hub id."""
+    return Path(path).exists() or path.startswith((".", "/", "~"))
+
+
+def _load(kind: Any, path: str, options: LoadOptions, **settings: Any) -> nn.Module:
+    device, dtype = options.resolve_device(), options.resolve_dtype()
+
+    def load(attention: str) -> nn.Module:
+        with _quiet():
+            model = kind.from_pretrained(
+                path,
+                dtype=dtype,
+                attn_implementation=attention,
+                trust_remote_code=False,
+                use_safetensors=True,
+                **settings,
+            )
+        return model.to(device).eval()  # type: ignore[no-any-return]
+
+    def attempt() -> nn.Module:
+        try:
+            return load(options.attention)
+        except ValueError as error:
+            if options.attention == "sdpa" and "attention" in str(error).lower():
+                return load("eager")
+            raise
+
+    return _guarded(path, "model", attempt)
+
+
+class _quiet:  # noqa: N801 - used as a statement
+    """Keeps transformers' loading report off the terminal."""
+
+    def __enter__(self) -> None:
+        self._level = transformers_logging.get_verbosity()
+        self._bars = transformers_logging.is_progress_bar_enabled()
+        transformers_logging.set_verbosity_error()
+        transformers_logging.disable_progress_bar()
+
+    def __exit__(self, *_: object) -> None:
+        transformers_logging.set_verbosity(self._level)
+        if self._bars:
+            transformers_logging.enable_progress_bar()
+
+
+def _guarded(path: str, what: str, load: Callable[[], Loaded]) -> Loaded:
+    folder = Path(path).expanduser()
+    if is_local(path):
+        if not folder.is_dir():
+            raise ModelError(f"There is no {what} folder {path}. Name a folder with config.json and safetensors, or a hub id.")
+        if what == "model" and not (folder / "config.json").is_file():
+            raise ModelError(f"{path} is no model folder: it has no config.json. Name a folder saved by `save_pretrained`, or a hub id.")
+        if what == "model" and not list(folder.glob("*.safetensors")) and list(folder.glob("*.bin")):
+            raise ModelError(
+                f"{path} holds its weights only as pickled .bin files, which are never loaded here. Convert them once with "
+                "transformers (`save_pretrained` writes safetensors)."
+            )
+    try:
+        return load()
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError, ImportError) as error:
+        offline = "" if is_local(path) else " If the hub cannot be reached from here, download it first and name the folder."
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+        raise ModelError(f"Could not load a {what} from {path}: {first.rstrip('.')}.{offline} Check the path with `u2a doctor`.") from error
+
+
+def available_memory(device: torch.device) -> int:
+    """Free bytes on the device (for a CPU: of the machine)."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return int(os.sysconf("SC_AVPHYS_PAGES")) * int(os.sysconf("SC_PAGE_SIZE"))

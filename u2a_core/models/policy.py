@@ -1,0 +1,85 @@
+"""The policy π_θ and its scored parameters θ: a new LoRA on all linear layers, an existing adapter, or every parameter."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from u2a_core.errors import ModelError
+from u2a_core.models.loading import LoadOptions, load_causal, load_tokenizer
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A loaded policy. `theta` names its scored parameters, in the model's own order; all others are frozen."""
+
+    model: nn.Module
+    tokenizer: Any
+    theta: tuple[str, ...]
+    device: torch.device
+    dtype: torch.dtype
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """The scored parameters by name."""
+        every = dict(self.model.named_parameters())
+        return {name: every[name] for name in self.theta}
+
+    @property
+    def size(self) -> int:
+        """Number of scored values."""
+        return sum(parameter.numel() for parameter in self.parameters().values())
+
+
+def load_policy(path: str, adapter: str | None, parameters: str, options: LoadOptions, rank: int = 8, seed: int = 0) -> Policy:
+    """Load the policy with θ as `parameters` says: `lora` (the existing adapter, else a new one of `rank`) or `full`.
+
+    A new adapter starts at B = 0, so that the policy's outputs are unchanged; its A is drawn with `seed`. With `full` an
+    existing adapter is merged first. Raises `ModelError`.
+    """
+    model = load_causal(path, options)
+    tokenizer = load_tokenizer(path)
+    if parameters == "lora":
+        model = attach_adapter(model, adapter, trainable=True) if adapter else new_adapter(model, rank, seed)
+        theta = tuple(name for name, parameter in model.named_parameters() if parameter.requires_grad)
+    elif parameters == "full":
+        if adapter:
+            model = attach_adapter(model, adapter, trainable=False).merge_and_unload()  # type: ignore[operator]
+        theta = tuple(name for name, parameter in model.named_parameters() if parameter.is_floating_point())
+    else:
+        raise ModelError(f"--params {parameters} is unknown; use lora or full.")
+    if not theta:
+        raise ModelError(f"No parameter of {adapter or path} can be scored: the adapter holds no trainable weights. Use --params full.")
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    return Policy(model.eval(), tokenizer, theta, options.resolve_device(), options.resolve_dtype())
+
+
+def attach_adapter(model: nn.Module, adapter: str, trainable: bool) -> nn.Module:
+    """Put an existing PEFT adapter, saved as safetensors, on the model."""
+    from peft import PeftModel  # noqa: PLC0415 - heavy, and needed only here
+
+    folder = Path(adapter).expanduser()
+    if folder.exists() and not (folder / "adapter_model.safetensors").is_file():
+        raise ModelError(f"{adapter} is no adapter folder: it has no adapter_model.safetensors. Save it with PEFT's `save_pretrained`.")
+    try:
+        return PeftModel.from_pretrained(model, adapter, is_trainable=trainable)  # type: ignore[no-any-return]
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
+        raise ModelError(f"Could not put the adapter {adapter} on the policy: {str(error).splitlines()[0][:300]}") from error
+
+
+def new_adapter(model: nn.Module, rank: int, seed: int) -> nn.Module:
+    """A fresh LoRA of the given rank on all linear layers but the head, in float32 (or the model's float64), without dropout."""
+    import warnings  # noqa: PLC0415
+
+    from peft import LoraConfig, get_peft_model  # noqa: PLC0415
+
+    config = LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM")
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*fan_in_fan_out.*")
+        torch.manual_seed(seed)
+        try:
+            return get_peft_model(model, config)  # type: ignore[no-any-return]
+        except ValueError as error:
+            raise ModelError(f"PEFT cannot put a LoRA on this policy: {str(error).splitlines()[0][:300]} Use --params full.") from error

@@ -1,0 +1,69 @@
+"""Fingerprints of models and configurations: what was computed from them is valid as long as these stay the same."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from u2a_core.errors import BundleError
+from u2a_core.store.files import file_sha256, write_json
+
+MODEL_FILES = ("*.json", "*.safetensors", "*.model", "*.jinja", "*.txt")
+MEMORY = "fingerprints.json"
+
+
+def text_sha256(text: str) -> str:
+    """SHA-256 of a text, 64 hexadecimal digits."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def settings_sha256(settings: dict[str, Any]) -> str:
+    """SHA-256 of plain settings, whatever their order."""
+    return text_sha256(json.dumps(settings, sort_keys=True))
+
+
+def model_fingerprint(path: str, memory: Path) -> str:
+    """SHA-256 over the names and contents of a model folder's configuration, tokenizer and weight files.
+
+    `path` is a folder, or a hub id that lies in the local hub cache. A file's hash is remembered in the folder `memory`
+    as long as the file's size and time stay the same. Raises `BundleError` where the model cannot be found.
+    """
+    folder = _model_folder(path)
+    files = sorted({file for pattern in MODEL_FILES for file in folder.glob(pattern) if file.is_file()})
+    if not files:
+        raise BundleError(f"The model folder {folder} holds no configuration and no weights. Restore it, or prepare the bundle again.")
+    known = _remembered(memory)
+    fresh: dict[str, str] = {}
+    for file in files:
+        status = file.stat()
+        key = f"{file.resolve()}|{status.st_size}|{status.st_mtime_ns}"
+        fresh[key] = known.get(key) or file_sha256(file)
+    if not fresh.keys() <= known.keys():
+        write_json(memory / MEMORY, {**known, **fresh})
+    return text_sha256("\n".join(f"{file.name} {digest}" for file, digest in zip(files, fresh.values(), strict=True)))
+
+
+def _model_folder(path: str) -> Path:
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        return folder
+    from huggingface_hub import try_to_load_from_cache  # noqa: PLC0415 - only for hub ids
+
+    try:
+        cached = try_to_load_from_cache(path, "config.json") or try_to_load_from_cache(path, "adapter_config.json")
+    except ValueError:
+        cached = None
+    if not isinstance(cached, str):
+        raise BundleError(
+            f"The bundle's model {path} is neither a folder here nor in the local hub cache. Restore it, or prepare the bundle "
+            "again with another --policy."
+        )
+    return Path(cached).parent
+
+
+def _remembered(memory: Path) -> dict[str, str]:
+    try:
+        value = json.loads((memory / MEMORY).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}

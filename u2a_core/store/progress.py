@@ -1,0 +1,46 @@
+"""Progress of long work: a bar with an estimate on the terminal, and lines in `progress.jsonl` for whoever watches the folder."""
+
+import json
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from tqdm import tqdm
+
+
+class Progress:
+    """One phase of `total` units. `path` (optional) receives a JSON line at most twice a second, and at the end."""
+
+    def __init__(self, label: str, total: int, path: Path | None = None, show: bool = True, done: int = 0) -> None:
+        self._label, self._total, self._path = label, total, path
+        self._start, self._first, self._done, self._written = time.monotonic(), done, done, 0.0
+        interval = 0.1 if sys.stderr.isatty() else 10.0
+        self._bar = tqdm(
+            desc=label, total=total, initial=done, disable=not show, mininterval=interval, dynamic_ncols=True, file=sys.stderr
+        )
+
+    def step(self, amount: int = 1, **values: Any) -> None:
+        """Count `amount` more units as done; `values` are written along (loss, say)."""
+        self._done += amount
+        self._bar.update(amount)
+        now = time.monotonic()
+        if self._path and (now - self._written > 0.5 or self._done >= self._total):
+            self._written = now
+            self._write(values)
+
+    def _write(self, values: dict[str, Any]) -> None:
+        assert self._path is not None  # noqa: S101 - callers check
+        elapsed = time.monotonic() - self._start
+        fresh = self._done - self._first
+        left = elapsed / fresh * (self._total - self._done) if fresh else None
+        line = {"phase": self._label, "done": self._done, "total": self._total, "seconds": elapsed, "seconds_left": left, **values}
+        with self._path.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(line) + "\n")
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._bar.close()
