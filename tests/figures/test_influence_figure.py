@@ -25,7 +25,7 @@ def scores_of(*deltas: float, **columns: Any) -> Scores:
 
 
 def points(figure: go.Figure) -> list[go.Scattergl]:
-    return [trace for trace in figure.data if trace.mode == "markers"]
+    return [trace for trace in figure.data if trace.type.startswith("scatter")]
 
 
 def texts(figure: go.Figure) -> str:

@@ -1,11 +1,12 @@
 """Fingerprints of models and configurations: what was computed from them is valid as long as these stay the same."""
 
+import contextlib
 import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
-from u2a_core.errors import BundleError
+from u2a_core.errors import BundleError, StorageError
 from u2a_core.store.files import file_sha256, write_json
 
 MODEL_FILES = ("*.json", "*.safetensors", "*.model", "*.jinja", "*.txt")
@@ -33,14 +34,17 @@ def model_fingerprint(path: str, memory: Path) -> str:
     if not files:
         raise BundleError(f"The model folder {folder} holds no configuration and no weights. Restore it, or prepare the bundle again.")
     known = _remembered(memory)
-    fresh: dict[str, str] = {}
+    digests: dict[str, str] = {}
+    lines = []
     for file in files:
         status = file.stat()
         key = f"{file.resolve()}|{status.st_size}|{status.st_mtime_ns}"
-        fresh[key] = known.get(key) or file_sha256(file)
-    if not fresh.keys() <= known.keys():
-        write_json(memory / MEMORY, {**known, **fresh})
-    return text_sha256("\n".join(f"{file.name} {digest}" for file, digest in zip(files, fresh.values(), strict=True)))
+        digests[key] = known.get(key) or file_sha256(file)
+        lines.append(f"{file.name} {digests[key]}")
+    if not digests.keys() <= known.keys():
+        with contextlib.suppress(StorageError):  # a bundle that may only be read is hashed anew each time
+            write_json(memory / MEMORY, {**known, **digests})
+    return text_sha256("\n".join(lines))
 
 
 def _model_folder(path: str) -> Path:

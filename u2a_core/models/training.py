@@ -1,0 +1,238 @@
+"""Making models with trl: the paper's "original" policy (SFTTrainer) and the token reward model (RewardTrainer).
+
+Both train on this project's own encoding (ids and masks), so that training, scoring and unlearning see the same tokens.
+"""
+
+import contextlib
+import io
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import TrainerCallback, set_seed
+
+from u2a_core.bundle import Bundle
+from u2a_core.data.encode import EncodedResponse, ResponseEncoder
+from u2a_core.errors import ModelError
+from u2a_core.models.loading import LoadOptions, load_causal, load_classifier, load_tokenizer
+from u2a_core.models.policy import attach_adapter, new_adapter
+from u2a_core.store.files import replacing
+from u2a_core.store.progress import Progress
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Hyper-parameters of one training run. `parameters`: `full`, or `lora` (merged when saved)."""
+
+    epochs: float = 5.0
+    learning_rate: float = 3e-3
+    batch_size: int = 16
+    parameters: str = "full"
+    rank: int = 16
+    seed: int = 0
+    options: LoadOptions = LoadOptions()
+
+
+@dataclass(frozen=True)
+class TrainReport:
+    """What came of it: mean training loss of the first and the last tenth of the steps, steps, seconds, and measures by name."""
+
+    first_loss: float
+    last_loss: float
+    steps: int
+    seconds: float
+    measures: dict[str, float]
+
+
+def tune(bundle: Bundle, config: TrainConfig, show: bool = True) -> tuple[Bundle, TrainReport]:
+    """Tune the bundle's policy on its `original` split (response tokens only) and make the result the bundle's policy."""
+    trl = _trl()
+    tokenizer = load_tokenizer(bundle.policy_path)
+    encoder = ResponseEncoder(tokenizer, bundle.max_length)
+    encoded = [encoder.encode(example.id, example.prompt, example.response) for example in bundle.pairs.original]
+    model = load_causal(bundle.policy_path, config.options)
+    if bundle.adapter_path:
+        model = attach_adapter(model, bundle.adapter_path, trainable=False).merge_and_unload()  # type: ignore[operator]
+    report = _train(trl.SFTTrainer, trl.SFTConfig, model, tokenizer, [_sft_row(one) for one in encoded], config, show, "tune")
+    with replacing(bundle.path / "policy-tuned") as part:
+        _merged(report.model).save_pretrained(part, safe_serialization=True)
+        tokenizer.save_pretrained(part)
+    policy = {"path": "policy-tuned", "origin": bundle.manifest["policy"]["origin"], "tuned": True}
+    return bundle.updated(policy=policy, tuning=_recorded(config, report.report)), report.report
+
+
+def train_reward(bundle: Bundle, config: TrainConfig, show: bool = True) -> tuple[Bundle, TrainReport]:
+    """Train a reward model (Bradley-Terry) on the pairs of positives and negatives, starting from the bundle's policy.
+
+    Reports its accuracy on `pa_test`, whose prompts it never saw.
+    """
+    trl = _trl()
+    tokenizer = load_tokenizer(bundle.policy_path)
+    if tokenizer.pad_token_id == tokenizer.eos_token_id:
+        raise ModelError(
+            f"A reward model reads its reward at the last token that is not padding, so its tokenizer needs a padding token of its "
+            f"own; that of {bundle.policy_path} pads with its end-of-text token. Set \"pad_token\" in its tokenizer_config.json, or "
+            "name a ready reward model with --model."
+        )
+    encoder = ResponseEncoder(tokenizer, bundle.max_length)
+    pairs = [pair for split in ("positive", "negative") for pair in bundle.pairs.pairs_of(split) if pair.is_pair]  # type: ignore[arg-type]
+    rows = [_pair_row(encoder, pair) for pair in pairs]
+    with contextlib.redirect_stdout(io.StringIO()):
+        model = load_classifier(bundle.policy_path, config.options, num_labels=1, pad_token_id=tokenizer.pad_token_id)
+    report = _train(trl.RewardTrainer, trl.RewardConfig, model, tokenizer, rows, config, show, "reward")
+    held_out = [_pair_row(encoder, pair) for pair in bundle.pairs.pairs_of("pa_test")]
+    accuracy = _accuracy(report.model, held_out, tokenizer.pad_token_id)
+    with replacing(bundle.path / "reward") as part:
+        _merged(report.model).save_pretrained(part, safe_serialization=True)
+        tokenizer.save_pretrained(part)
+    measures = {"accuracy_pa_test": accuracy}
+    final = TrainReport(**{**report.report.__dict__, "measures": measures})
+    entry = {"kind": "classifier", "path": "reward", "beta": 0.1, "origin": "trained", "training": _recorded(config, final)}
+    return bundle.updated(reward=entry), final
+
+
+@dataclass(frozen=True)
+class _Trained:
+    model: nn.Module
+    report: TrainReport
+
+
+def _train(
+    trainer_kind: Any,
+    config_kind: Any,
+    model: nn.Module,
+    tokenizer: Any,
+    rows: Sequence[dict[str, list[int]]],
+    config: TrainConfig,
+    show: bool,
+    label: str,
+) -> _Trained:
+    from datasets import Dataset  # noqa: PLC0415 - the engine imports without it
+
+    set_seed(config.seed)
+    if config.parameters == "lora":
+        model = new_adapter(model, config.rank, config.seed)
+    elif config.parameters != "full":
+        raise ModelError(f"--params {config.parameters} is unknown; use lora or full.")
+    folder = Path(tempfile.mkdtemp(prefix="u2a-train-"))
+    device = config.options.resolve_device()
+    arguments = config_kind(
+        output_dir=str(folder),
+        num_train_epochs=config.epochs,
+        learning_rate=config.learning_rate,
+        per_device_train_batch_size=config.batch_size,
+        lr_scheduler_type="cosine",
+        warmup_steps=0.05,
+        max_grad_norm=1.0,
+        max_length=None,
+        logging_steps=1,
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        seed=config.seed,
+        data_seed=config.seed,
+        use_cpu=device.type == "cpu",
+        bf16=config.options.resolve_dtype() == torch.bfloat16,
+        dataloader_pin_memory=device.type == "cuda",
+        gradient_checkpointing=False,
+        train_sampling_strategy="group_by_length" if label == "tune" else "random",
+    )
+    try:
+        with _quietly():
+            trainer = trainer_kind(
+                model=model, args=arguments, train_dataset=Dataset.from_list(list(rows)), processing_class=tokenizer
+            )
+            steps = max(1, round(len(trainer.get_train_dataloader()) * config.epochs))
+        with Progress(label, steps, show=show) as progress, contextlib.redirect_stdout(io.StringIO()):
+            trainer.add_callback(_Watcher(progress))
+            for printer in [one for one in trainer.callback_handler.callbacks if type(one).__name__ == "PrinterCallback"]:
+                trainer.remove_callback(printer)
+            outcome = trainer.train()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    if not losses or not all(loss == loss for loss in losses):  # noqa: PLR0124 - NaN
+        raise ModelError(f"The {label} loss is not a number: lower --learning-rate (it was {config.learning_rate}).")
+    tenth = max(1, len(losses) // 10)
+    report = TrainReport(
+        first_loss=sum(losses[:tenth]) / tenth,
+        last_loss=sum(losses[-tenth:]) / tenth,
+        steps=len(losses),
+        seconds=float(outcome.metrics["train_runtime"]),
+        measures={},
+    )
+    return _Trained(trainer.model.eval(), report)
+
+
+class _Watcher(TrainerCallback):  # type: ignore[misc]
+    """Passes the trainer's steps on to a progress bar."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+        self._progress.step()
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    from datasets import disable_progress_bars, enable_progress_bars  # noqa: PLC0415
+
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        enable_progress_bars()
+
+
+def _sft_row(encoded: EncodedResponse) -> dict[str, list[int]]:
+    return {
+        "input_ids": [*encoded.prompt_ids, *encoded.response_ids],
+        "labels": [-100] * len(encoded.prompt_ids) + list(encoded.response_ids),
+    }
+
+
+def _pair_row(encoder: ResponseEncoder, pair: Any) -> dict[str, list[int]]:
+    sides = {"chosen_ids": pair.chosen, "rejected_ids": pair.rejected}
+    encoded = {name: encoder.encode(pair.id, pair.prompt, response) for name, response in sides.items()}
+    return {name: [*one.prompt_ids, *one.response_ids] for name, one in encoded.items()}
+
+
+def _accuracy(model: nn.Module, rows: Sequence[dict[str, list[int]]], pad: int) -> float:
+    """Share of pairs whose chosen response has the higher reward at its last token."""
+    from torch.nn.utils.rnn import pad_sequence  # noqa: PLC0415
+
+    device = next(model.parameters()).device
+    right = 0
+    with torch.no_grad():
+        for start in range(0, len(rows), 16):
+            part = rows[start : start + 16]
+            sequences = [torch.tensor(row[side]) for side in ("chosen_ids", "rejected_ids") for row in part]
+            ids = pad_sequence(sequences, batch_first=True, padding_value=pad).to(device)
+            mask = pad_sequence([torch.ones_like(one) for one in sequences], batch_first=True).to(device)
+            chosen, rejected = model(input_ids=ids, attention_mask=mask).logits[:, 0].chunk(2)
+            right += int((chosen > rejected).sum())
+    return right / max(len(rows), 1)
+
+
+def _merged(model: nn.Module) -> Any:
+    return model.merge_and_unload() if hasattr(model, "merge_and_unload") else model  # type: ignore[operator]
+
+
+def _recorded(config: TrainConfig, report: TrainReport) -> dict[str, Any]:
+    settings = {key: getattr(config, key) for key in ("epochs", "learning_rate", "batch_size", "parameters", "rank", "seed")}
+    outcome = {key: getattr(report, key) for key in ("first_loss", "last_loss", "steps", "seconds")}
+    return {**settings, **{key: round(value, 6) for key, value in {**outcome, **report.measures}.items()}}
+
+
+def _trl() -> Any:
+    try:
+        import trl  # noqa: PLC0415
+    except ImportError as error:
+        raise ModelError("Training needs trl, which is not installed: pip install 'u2a-studio[train]'.") from error
+    return trl

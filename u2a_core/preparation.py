@@ -1,0 +1,142 @@
+"""`u2a prepare`: from data sets and a policy to a bundle. Everything that is left out is counted by reason."""
+
+import datetime
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import u2a_core
+from u2a_core.bundle import FORMAT_VERSION, Bundle, open_bundle, write_manifest
+from u2a_core.data.encode import ResponseEncoder
+from u2a_core.data.loading import LoadedPairs, load_pairs
+from u2a_core.data.pairs import PreferencePair
+from u2a_core.data.splits import SplitSizes, split_pairs
+from u2a_core.data.table import PairTable, write_pairs
+from u2a_core.errors import BundleError, DataError, ModelError
+from u2a_core.models.loading import context_length, is_local, load_config, load_tokenizer
+from u2a_core.store.files import file_sha256, replacing
+
+SCRATCH = "scratch:tiny"
+DEFAULT_LENGTH = 512
+
+
+@dataclass(frozen=True)
+class PrepareConfig:
+    """What `u2a prepare` is told. `max_length` None: the policy's context, at most 512 tokens."""
+
+    sources: tuple[str, ...]
+    policy: str
+    adapter: str | None = None
+    format: str | None = None
+    limit: int | None = None
+    hub_split: str | None = None
+    unlabelled: str | None = None
+    skip_invalid: bool = False
+    seed: int = 0
+    max_length: int | None = None
+    sizes: SplitSizes = field(default_factory=SplitSizes)
+
+
+def prepare(config: PrepareConfig, out: Path, overwrite: bool = False) -> Bundle:
+    """Make the bundle `out`, whole or not at all. Raises `U2AError` subclasses naming file, row or id."""
+    if out.exists() and not overwrite:
+        raise BundleError(f"{out} exists already. Choose another --out, or say --overwrite to replace it.")
+    length = _length(config)
+    loaded = load_pairs(
+        config.sources,
+        format=config.format,
+        limit=config.limit,
+        hub_split=config.hub_split,
+        unlabelled=config.unlabelled,
+        skip_invalid=config.skip_invalid,
+    )
+    with replacing(out) as part:
+        part.mkdir(parents=True)
+        tokenizer_path = config.policy
+        if config.policy == SCRATCH:
+            from u2a_core.models.scratch import save_scratch  # noqa: PLC0415 - torch, only where it is needed
+
+            save_scratch(part / "policy", _texts(loaded.pairs), length, config.seed)
+            tokenizer_path = str(part / "policy")
+        encoder = ResponseEncoder(load_tokenizer(tokenizer_path), length)
+        kept, left_out = _within_length(loaded, encoder)
+        assignments = split_pairs(kept, config.sizes, config.seed)
+        write_pairs(part / "data" / "pairs.parquet", kept, assignments)
+        sizes = PairTable(tuple(kept), tuple(assignments)).sizes()
+        manifest = _manifest(config, out.name, length, loaded, dict(left_out), sizes)
+        manifest["data"]["sha256"] = file_sha256(part / "data" / "pairs.parquet")
+        write_manifest(part, manifest)
+    return open_bundle(out)
+
+
+def _length(config: PrepareConfig) -> int:
+    """The bundle's maximal length, checked against the policy's context before any data is read."""
+    if config.max_length is not None and config.max_length < 2:
+        raise DataError(f"--max-length {config.max_length} leaves no room for a prompt and a response: use at least 2.")
+    if config.policy == SCRATCH:
+        return config.max_length or DEFAULT_LENGTH
+    if config.policy.startswith("scratch:"):
+        raise ModelError(f"There is no policy '{config.policy}'; the one made from nothing is {SCRATCH}.")
+    context = context_length(load_config(config.policy))
+    if config.max_length and context and config.max_length > context:
+        raise ModelError(
+            f"--max-length {config.max_length} is more than the {context} tokens that {config.policy} can attend to: use at most "
+            f"{context}, or leave --max-length out."
+        )
+    return config.max_length or min(DEFAULT_LENGTH, context or DEFAULT_LENGTH)
+
+
+def _texts(pairs: Sequence[PreferencePair]) -> list[str]:
+    """All text of the data set, for the tokenizer that is trained on it."""
+    turns = [turn.content for pair in pairs for turn in pair.prompt]
+    return turns + [text for pair in pairs for text in (pair.chosen, pair.rejected) if text]
+
+
+def _within_length(loaded: LoadedPairs, encoder: ResponseEncoder) -> tuple[list[PreferencePair], Counter[str]]:
+    """Pairs whose responses leave room for a prompt, and what is left out, `too long` counted in."""
+    left_out = Counter(loaded.left_out)
+    kept = []
+    longest = 0
+    for pair in loaded.pairs:
+        responses = [text for text in (pair.chosen, pair.rejected) if text is not None]
+        needed = max(encoder.response_length(pair.id, pair.prompt, text) for text in responses)
+        longest = max(longest, needed)
+        if needed < encoder.max_length:
+            kept.append(pair)
+    if len(kept) < len(loaded.pairs):
+        left_out["too long"] += len(loaded.pairs) - len(kept)
+    if not kept:
+        raise DataError(
+            f"Every one of the {len(loaded.pairs)} pairs has a response of {encoder.max_length} tokens or more (the longest has "
+            f"{longest}): raise --max-length."
+        )
+    return kept, left_out
+
+
+def _manifest(
+    config: PrepareConfig, name: str, length: int, loaded: LoadedPairs, left_out: dict[str, int], sizes: dict[str, int]
+) -> dict[str, Any]:
+    scratch = config.policy == SCRATCH
+    path = "policy" if scratch else config.policy
+    if not scratch and is_local(config.policy):
+        path = str(Path(config.policy).expanduser().resolve())
+    policy: dict[str, Any] = {"path": path, "origin": config.policy, "tuned": False}
+    if config.adapter:
+        policy["adapter"] = str(Path(config.adapter).expanduser().resolve()) if is_local(config.adapter) else config.adapter
+    return {
+        "format_version": FORMAT_VERSION,
+        "name": name,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "u2a_version": u2a_core.__version__,
+        "data": {
+            "seed": config.seed,
+            "max_length": length,
+            "split_sizes": asdict(config.sizes),
+            "sizes": sizes,
+            "left_out": left_out,
+            "sources": [asdict(source) for source in loaded.sources],
+        },
+        "policy": policy,
+    }
