@@ -137,6 +137,12 @@ def test_the_figure_can_be_saved(figure_1: Visit, kind: str) -> None:
     assert figure_1.errors == []
 
 
+def test_no_button_sends_the_figure_anywhere(figure_1: Visit) -> None:
+    buttons = figure_1.page.locator(".modebar-btn").evaluate_all("all => all.map(each => each.dataset.title)")
+    assert buttons == ["Download plot as a PNG", "Zoom", "Pan", "Zoom in", "Zoom out", "Autoscale", "Reset axes"]
+    assert figure_1.page.locator("a").count() == 0
+
+
 def test_a_narrow_window_scrolls_the_figure_and_not_the_page(figure_1: Visit) -> None:
     figure_1.page.set_viewport_size({"width": 420, "height": 800})
     width = figure_1.page.evaluate("document.documentElement.scrollWidth")

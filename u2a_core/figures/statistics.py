@@ -110,7 +110,7 @@ def low_token_counts(table: pd.DataFrame, threshold: float) -> pd.DataFrame:
     """Columns id, delta_pa, category, low, tokens, proportion: one row a sample that has token rewards."""
     scored = table[table["token_rewards"].notna()]
     rewards = [np.asarray(entry) for entry in scored["token_rewards"]]
-    low = np.array([(entry <= threshold).sum() for entry in rewards], dtype=np.int64)
+    low = np.array([(entry < threshold).sum() for entry in rewards], dtype=np.int64)
     tokens = np.array([len(entry) for entry in rewards], dtype=np.int64)
     return scored[["id", "delta_pa", "category"]].assign(low=low, tokens=tokens, proportion=low / np.maximum(tokens, 1))
 

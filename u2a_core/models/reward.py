@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from u2a_core.data.batch import ResponseBatch, collate
-from u2a_core.data.encode import EncodedResponse, ResponseEncoder, Span, token_budget_batches
+from u2a_core.data.encode import EncodedResponse, ResponseEncoder, token_budget_batches
 from u2a_core.data.table import Example
 from u2a_core.errors import ModelError
 from u2a_core.influence.logprobs import response_logps, takes_position_ids
@@ -104,14 +104,8 @@ def aligned_values(values: Floats, own: EncodedResponse, other: EncodedResponse)
             "policy's tokens. Use a reward model with a fast tokenizer."
         )
     ends = np.array([end for _, end in own.spans])
-    last = len(values) - 1
-
-    def covering(span: Span) -> int:
-        start, end = span
-        return min(int(np.searchsorted(ends, end)), last) if end > start else last
-
-    places = [covering(span) for span in other.spans]
-    for place in range(len(places) - 1):  # a token without characters of its own (a later byte) follows the one before it
-        if other.spans[place][0] == other.spans[place][1] and place > 0 and other.spans[place][1] < other.spans[-1][1]:
-            places[place] = places[place - 1]
+    last, total = len(values) - 1, own.spans[-1][1]
+    places = [
+        last if start == end == total else min(int(np.searchsorted(ends, end)), last) for start, end in other.spans
+    ]
     return values[places]
