@@ -100,7 +100,9 @@ class Bundle:
         """Fingerprint of the token reward model."""
         if self.reward is None:
             return None
-        return text_sha256(f"{self.reward.kind}:{self.reward.beta}:{model_fingerprint(self.reward.path, self.cache_folder)}")
+        return text_sha256(
+            f"{self.reward.kind}:{self.reward.beta}:{model_fingerprint(self.reward.path, self.cache_folder)}"
+        )
 
     @property
     def hash(self) -> str:
@@ -114,7 +116,8 @@ class Bundle:
         table = read_pairs(path)
         if file_sha256(path) != self.data_hash:
             raise BundleError(
-                f"{path} changed since the bundle was prepared (its SHA-256 is not the one in {MANIFEST}). Restore it, or make the "
+                f"{path} changed since the bundle was prepared (its SHA-256 is not the one in {MANIFEST}). "
+                f"Restore it, or make the "
                 "bundle again with `u2a prepare`."
             )
         return table
@@ -148,15 +151,27 @@ def open_bundle(path: str | Path) -> Bundle:
     file = folder / MANIFEST
     if not file.is_file():
         raise BundleError(
-            f"There is no bundle at {folder} (no {MANIFEST} in it). Make one with `u2a prepare DATA --policy … --out {folder}`."
+            f"There is no bundle at {folder} (no {MANIFEST} in it). Make one with `u2a prepare DATA --policy … "
+            f"--out {folder}`."
         )
     try:
         manifest = tomllib.loads(file.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BundleError(f"{file} cannot be read: {error}. Correct it, or make the bundle again with `u2a prepare`.") from error
-    missing = [f"{section}.{key}" for section, key in _NEEDED if not isinstance(manifest.get(section), dict) or key not in manifest[section]]
-    if missing or manifest.get("format_version") != FORMAT_VERSION or "name" not in manifest:
-        what = f"lacks {', '.join(missing)}" if missing else f"has format_version {manifest.get('format_version')!r}, not {FORMAT_VERSION}"
+        raise BundleError(
+            f"{file} cannot be read: {error}. Correct it, or make the bundle again with `u2a prepare`."
+        ) from error
+    missing = [
+        f"{section}.{key}"
+        for section, key in _NEEDED
+        if not isinstance(manifest.get(section), dict) or key not in manifest[section]
+    ]
+    missing += [] if "name" in manifest else ["name"]
+    if missing or manifest.get("format_version") != FORMAT_VERSION:
+        what = (
+            f"lacks {', '.join(missing)}"
+            if missing
+            else f"has format_version {manifest.get('format_version')!r}, not {FORMAT_VERSION}"
+        )
         raise BundleError(f"{file} {what}. Make the bundle again with `u2a prepare` of this version.")
     return Bundle(folder, manifest)
 

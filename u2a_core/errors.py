@@ -3,6 +3,10 @@
 The command line prints the message alone and exits with code 2; the dashboard shows it in a box.
 """
 
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class U2AError(Exception):
     """A user's mistake or a refused request; the message names file, row or id, and the remedy."""
@@ -26,3 +30,29 @@ class ScoringError(U2AError):
 
 class StorageError(U2AError):
     """A folder that cannot be written, or a disk that is full."""
+
+
+@contextmanager
+def guarded() -> Iterator[None]:
+    """Turn what the operating system and torch raise when disk or memory run out into a `StorageError` with the
+    remedy.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
+            raise
+        where = f" {error.filename}" if error.filename else ""
+        raise StorageError(
+            f"Could not write{where}: {error.strerror}. Free some space, or choose a folder that you may write "
+            f"to, and run the same "
+            "command again; what was finished is kept."
+        ) from error
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError" and "not enough memory" not in str(error):
+            raise
+        raise StorageError(
+            "The device ran out of memory. Run the same command with a smaller --token-budget (or --batch-size), "
+            "with --params lora, or on a "
+            "machine with more memory; what was finished is kept."
+        ) from error

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import u2a_core
-from u2a_core.bundle import FORMAT_VERSION, Bundle, open_bundle, write_manifest
+from u2a_core.bundle import FORMAT_VERSION, MANIFEST, Bundle, open_bundle, write_manifest
 from u2a_core.data.encode import ResponseEncoder
 from u2a_core.data.loading import LoadedPairs, load_pairs
 from u2a_core.data.pairs import PreferencePair
@@ -43,6 +43,8 @@ def prepare(config: PrepareConfig, out: Path, overwrite: bool = False) -> Bundle
     """Make the bundle `out`, whole or not at all. Raises `U2AError` subclasses naming file, row or id."""
     if out.exists() and not overwrite:
         raise BundleError(f"{out} exists already. Choose another --out, or say --overwrite to replace it.")
+    if out.exists() and not (out / MANIFEST).is_file():
+        raise BundleError(f"{out} is no bundle, and --overwrite replaces only bundles. Choose another --out.")
     length = _length(config)
     loaded = load_pairs(
         config.sources,
@@ -56,7 +58,7 @@ def prepare(config: PrepareConfig, out: Path, overwrite: bool = False) -> Bundle
         part.mkdir(parents=True)
         tokenizer_path = config.policy
         if config.policy == SCRATCH:
-            from u2a_core.models.scratch import save_scratch  # noqa: PLC0415 - torch, only where it is needed
+            from u2a_core.models.scratch import save_scratch
 
             save_scratch(part / "policy", _texts(loaded.pairs), length, config.seed)
             tokenizer_path = str(part / "policy")
@@ -82,7 +84,8 @@ def _length(config: PrepareConfig) -> int:
     context = context_length(load_config(config.policy))
     if config.max_length and context and config.max_length > context:
         raise ModelError(
-            f"--max-length {config.max_length} is more than the {context} tokens that {config.policy} can attend to: use at most "
+            f"--max-length {config.max_length} is more than the {context} tokens that {config.policy} can attend "
+            f"to: use at most "
             f"{context}, or leave --max-length out."
         )
     return config.max_length or min(DEFAULT_LENGTH, context or DEFAULT_LENGTH)
@@ -109,7 +112,8 @@ def _within_length(loaded: LoadedPairs, encoder: ResponseEncoder) -> tuple[list[
         left_out["too long"] += len(loaded.pairs) - len(kept)
     if not kept:
         raise DataError(
-            f"Every one of the {len(loaded.pairs)} pairs has a response of {encoder.max_length} tokens or more (the longest has "
+            f"Every one of the {len(loaded.pairs)} pairs has a response of {encoder.max_length} tokens or more "
+            f"(the longest has "
             f"{longest}): raise --max-length."
         )
     return kept, left_out
@@ -124,7 +128,9 @@ def _manifest(
         path = str(Path(config.policy).expanduser().resolve())
     policy: dict[str, Any] = {"path": path, "origin": config.policy, "tuned": False}
     if config.adapter:
-        policy["adapter"] = str(Path(config.adapter).expanduser().resolve()) if is_local(config.adapter) else config.adapter
+        policy["adapter"] = (
+            str(Path(config.adapter).expanduser().resolve()) if is_local(config.adapter) else config.adapter
+        )
     return {
         "format_version": FORMAT_VERSION,
         "name": name,

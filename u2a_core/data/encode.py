@@ -1,8 +1,8 @@
 """Encoding: prompt and response become token ids, by the tokenizer's own chat template where it has one.
 
-Prompt ids and response ids are made apart and joined, so that a response's tokens never depend on where its prompt ends;
-the beginning-of-text token occurs at most once, the end-of-text token closes every response and counts as one of its tokens.
-Truncation takes from the prompt's left; a response is never cut.
+Prompt ids and response ids are made apart and joined, so that a response's tokens never depend on where its prompt
+ends; the beginning-of-text token occurs at most once, the end-of-text token closes every response and counts as one of its
+tokens. Truncation takes from the prompt's left; a response is never cut.
 """
 
 from collections.abc import Iterable, Sequence
@@ -20,7 +20,8 @@ class EncodedResponse:
     """One prompt with its response as token ids.
 
     `prompt_ids` and `response_ids` follow each other; `token_texts` and `spans` (characters of the response, end
-    exclusive) belong to `response_ids`, and are empty for tokens that the template adds. `truncated` counts prompt tokens cut.
+    exclusive) belong to `response_ids`, and are empty for tokens that the template adds. `truncated` counts prompt
+    tokens cut.
     """
 
     id: str
@@ -44,15 +45,21 @@ class ResponseEncoder:
             raise DataError(f"--max-length {max_length} leaves no room for a prompt and a response: use at least 2.")
         self.tokenizer = tokenizer
         self.max_length = max_length
-        self._special = set(tokenizer.all_special_ids)
+        added = (
+            tokenizer.added_tokens_decoder.items()
+        )  # holds turn tokens that `all_special_ids` does not know (Phi-3's)
+        self._special = {*tokenizer.all_special_ids, *(token for token, entry in added if entry.special)}
+        self._anchor = self._choose_anchor()
 
     def encode(self, id: str, prompt: tuple[Message, ...], response: str) -> EncodedResponse:  # noqa: A002
-        """Encode one example; `DataError` names it where the response is empty or longer than `max_length` − 1 tokens."""
+        """Encode one example; `DataError` names it where the response is empty or longer than `max_length` − 1
+        tokens.
+        """
+        if not response.strip():
+            raise DataError(f"Example {id} has an empty response; remove it from the data set.")
         prompt_text = self._render(id, prompt, None)
         prompt_ids = self._prompt_ids(prompt_text)
         response_ids, texts, spans = self._response(id, prompt, prompt_text, response)
-        if not response.strip():
-            raise DataError(f"Example {id} has an empty response; remove it from the data set.")
         room = self.max_length - len(response_ids)
         if room < 1:
             raise DataError(
@@ -87,9 +94,10 @@ class ResponseEncoder:
             text = self.tokenizer.apply_chat_template(
                 turns, tokenize=False, add_generation_prompt=response is None, enable_thinking=False
             )
-        except Exception as error:  # noqa: BLE001 - templates raise whatever their authors chose
+        except Exception as error:
             raise ModelError(
-                f"The tokenizer's chat template refuses example {id} (roles {[turn['role'] for turn in turns]}): {error}. "
+                f"The tokenizer's chat template refuses example {id} (roles {[turn['role'] for turn in turns]}): "
+                f"{error}. "
                 "Choose a policy whose template allows these roles, or remove such examples."
             ) from error
         return str(text)
@@ -111,14 +119,11 @@ class ResponseEncoder:
         prompt_text: str,
         response: str,
     ) -> tuple[tuple[int, ...], tuple[str, ...], tuple[Span, ...]]:
-        suffix = " " + response
-        if self.tokenizer.chat_template:
-            whole = self._render(id, prompt, response)
-            suffix = whole[len(prompt_text) :] if whole.startswith(prompt_text) else response
-        ids, offsets = tokenize_with_offsets(self.tokenizer, suffix)
-        core = response.strip()
-        start = max(suffix.find(core), 0)
-        shift = len(response) - len(response.lstrip()) - start
+        suffix = self._suffix(id, prompt, prompt_text, response)
+        ids, offsets = tokenize_with_offsets(self.tokenizer, suffix, self._anchor)
+        core = response if response in suffix else response.strip()  # what of the response the template has kept
+        start = suffix.find(core)
+        shift = response.find(core) - start
         end = start + len(core)
         closing = [k for k, token in enumerate(ids) if token in self._special and offsets[k][0] >= end]
         if closing:
@@ -136,6 +141,31 @@ class ResponseEncoder:
         ]
         return tuple(ids), tuple(texts), tuple(spans)
 
+    def _suffix(self, id: str, prompt: tuple[Message, ...], prompt_text: str, response: str) -> str:  # noqa: A002
+        """What follows the prompt; the bare response where the template rewrites its prompt or its content."""
+        if not self.tokenizer.chat_template:
+            return " " + response
+        whole = self._render(id, prompt, response)
+        suffix = whole[len(prompt_text) :] if whole.startswith(prompt_text) else ""
+        return suffix if response.strip() in suffix else response
+
+    def _choose_anchor(self) -> str:
+        """What response tokens are made behind, so that they are those of the whole text tokenized at once.
+
+        Nothing for most tokenizers; a line break where the tokenizer begins every text with a space (sentencepiece).
+        """
+        prompt = (Message("user", "a"),)
+        try:
+            prompt_text = self._render("probe", prompt, None)
+            whole = self._prompt_ids(self._render("probe", prompt, "b"))
+            suffix = self._suffix("probe", prompt, prompt_text, "b")
+        except ModelError:  # met again, with a name, when the first such example is encoded
+            return ""
+        before = self._prompt_ids(prompt_text)
+        candidates = ("", "\n")
+        joined = ((*before, *tokenize_with_offsets(self.tokenizer, suffix, anchor)[0]) for anchor in candidates)
+        return next((anchor for anchor, ids in zip(candidates, joined, strict=True) if ids == whole), "")
+
 
 def plain_transcript(turns: Iterable[dict[str, str]], generation: bool) -> str:
     """The rendering used where a tokenizer has no chat template: hh-rlhf's `\\n\\nHuman: … \\n\\nAssistant:` turns."""
@@ -144,14 +174,19 @@ def plain_transcript(turns: Iterable[dict[str, str]], generation: bool) -> str:
     return text + "\n\nAssistant:" if generation else text
 
 
-def tokenize_with_offsets(tokenizer: Any, text: str) -> tuple[list[int], list[Span]]:
+def tokenize_with_offsets(tokenizer: Any, text: str, anchor: str = "") -> tuple[list[int], list[Span]]:
     """Token ids with character offsets that never overlap (later pieces of one character are empty).
 
-    A slow tokenizer has no offsets; there the decoded pieces are laid end to end.
+    The tokens are those that `text` has behind `anchor`, where a token ends between the two. A slow tokenizer has no
+    offsets; there the decoded pieces are laid end to end.
     """
     if tokenizer.is_fast:
-        encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        encoded = tokenizer(anchor + text, add_special_tokens=False, return_offsets_mapping=True)
         ids, raw = list(encoded.input_ids), encoded.offset_mapping
+        if anchor and any(start < len(anchor) < end for start, end in raw):
+            return tokenize_with_offsets(tokenizer, text)
+        kept = [(token, place) for token, place in zip(ids, raw, strict=True) if place[1] > len(anchor) or not anchor]
+        ids, raw = [token for token, _ in kept], [(start - len(anchor), end - len(anchor)) for _, (start, end) in kept]
     else:
         ids = list(tokenizer(text, add_special_tokens=False).input_ids)
         raw, position = [], 0
@@ -169,7 +204,9 @@ def tokenize_with_offsets(tokenizer: Any, text: str) -> tuple[list[int], list[Sp
 
 
 def token_budget_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
-    """Indices in batches of at most `budget` tokens with padding, longest first; one longer than the budget stands alone."""
+    """Indices in batches of at most `budget` tokens with padding, longest first; one longer than the budget stands
+    alone.
+    """
     order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
     batches: list[list[int]] = []
     for index in order:

@@ -27,9 +27,9 @@ def content_id(prompt: tuple[Message, ...], *responses: str | None) -> str:
 class PreferencePair:
     """One prompt with its chosen and rejected response (one of them None where the data set is unpaired).
 
-    `source` says where the row came from (`file.jsonl:12`, one-based row). `category`, `severity` and the two scores are the data
-    set's own, for filtering only. `low_reward_spans` are character spans [start, end) of the rejected response
-    known to be bad, where the data set knows them (the demo corpus does).
+    `source` says where the row came from (`file.jsonl:12`, one-based row). `category`, `severity` and the two scores
+    are the data set's own, for filtering only. `low_reward_spans` are character spans [start, end) of the rejected
+    response known to be bad, where the data set knows them (the demo corpus does).
     """
 
     prompt: tuple[Message, ...]

@@ -4,6 +4,7 @@ Killed half-way it goes on from its last checkpoint and ends with the same bits.
 """
 
 import json
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -51,7 +52,8 @@ def alignment_gradient(
     every: float = 30.0,
     show: bool = True,
 ) -> AlignmentGradient:
-    """Mean J over `pairs` and its gradient; `checkpoint` is a file rewritten every `every` seconds, and read at the start.
+    """Mean J over `pairs` and its gradient; `checkpoint` is a file rewritten every `every` seconds, and read at the
+    start.
 
     Raises `ScoringError` where J is not a finite number.
     """
@@ -76,9 +78,10 @@ def alignment_gradient(
         for parameter in parameters.values():
             parameter.requires_grad_(False)
             parameter.grad = None
-    if not value == value or not all(bool(part.isfinite().all()) for part in sums.values()):  # noqa: PLR0124 - NaN
+    if not math.isfinite(value) or not all(bool(part.isfinite().all()) for part in sums.values()):
         raise ScoringError(
-            "J or its gradient on pa_train is not finite: the policy overflows on its own data. Load it with --dtype float32, and check "
+            "J or its gradient on pa_train is not finite: the policy overflows on its own data. Load it with "
+            "--dtype float32, and check "
             "its weights with `u2a doctor`."
         )
     return AlignmentGradient(value, sums)
@@ -122,8 +125,8 @@ def _restore(path: Path | None, sums: dict[str, Tensor]) -> tuple[int, float]:
             state = json.loads(stored.metadata()["state"])
             for name, part in sums.items():
                 part.copy_(stored.get_tensor(name))
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError):
+            return int(state["batches"]), float.fromhex(state["value"])
+    except (SafetensorError, OSError, RuntimeError, KeyError, TypeError, ValueError):
         for part in sums.values():
             part.zero_()
         return 0, 0.0
-    return int(state["batches"]), float.fromhex(state["value"])

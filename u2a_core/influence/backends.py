@@ -31,7 +31,9 @@ class BackendChoice:
     reason: str
 
 
-def make_backend(name: str, model: nn.Module, direction: Direction, compute: TokenLogps = response_logps) -> DirectionalBackend:
+def make_backend(
+    name: str, model: nn.Module, direction: Direction, compute: TokenLogps = response_logps
+) -> DirectionalBackend:
     """The back end called `name`; `ScoringError` for an unknown one."""
     if name not in BACKENDS:
         raise ScoringError(f"There is no back end '{name}'; choose auto, forward or reverse.")
@@ -58,8 +60,9 @@ def bytes_per_token(policy: Policy, backend: str, longest: int) -> int:
 def choose_backend(
     wanted: str, tokens: bool, policy: Policy, encoded: list[EncodedResponse], budget: int | None = None
 ) -> BackendChoice:
-    """Decide back end and token budget. `auto`: with parts per token forward, without them reverse (cheaper), as long as the
-    model supports it and one example of the longest length fits; else the other one. `ScoringError` where neither works.
+    """Decide back end and token budget. `auto`: with parts per token forward, without them reverse (cheaper), as long
+    as the model supports it and one example of the longest length fits; else the other one. `ScoringError` where
+    neither works.
     """
     longest = max(one.length for one in encoded)
     memory = available_memory(policy.device) * SHARE_OF_MEMORY
@@ -74,13 +77,21 @@ def choose_backend(
         if refusal:
             reasons.append(f"{name} is not supported by this model")
         elif room < longest and len(order) > 1 and name == order[0]:
-            reasons.append(f"{name} would need about {bytes_per_token(policy, name, longest) * longest / 2**30:.1f} GiB for one example")
+            reasons.append(
+                f"{name} would need about {bytes_per_token(policy, name, longest) * longest / 2**30:.1f} GiB for "
+                f"one example"
+            )
         else:
-            why = f"{name}: asked for" if wanted != "auto" else "; ".join([*reasons, f"{name}: {_strength(name, tokens)}"])
+            why = (
+                f"{name}: asked for"
+                if wanted != "auto"
+                else "; ".join([*reasons, f"{name}: {_strength(name, tokens)}"])
+            )
             fitting = max(SMALLEST_BUDGET, min(LARGEST_BUDGET if policy.device.type == "cuda" else 4096, room))
             return BackendChoice(name, budget or fitting, why)
     raise ScoringError(
-        f"Neither back end can score this model here ({'; '.join(reasons)}). Load it with --attention eager, use a shorter "
+        f"Neither back end can score this model here ({'; '.join(reasons)}). Load it with --attention eager, use "
+        f"a shorter "
         "--max-length, or a machine with more memory."
     )
 
@@ -88,14 +99,16 @@ def choose_backend(
 def _strength(name: str, tokens: bool) -> str:
     if name == "forward":
         return "gives every token's part in one dual pass, and keeps no graph"
-    return "one backward pass over activations" + (", differentiated once more for the parts per token" if tokens else "")
+    return "one backward pass over activations" + (
+        ", differentiated once more for the parts per token" if tokens else ""
+    )
 
 
 def _refusal(name: str, tokens: bool, policy: Policy, example: EncodedResponse) -> ScoringError | None:
-    """Try the back end on one short example with a zero direction; the error it meets, if any."""
+    """Try the back end on a short example, twice in a batch, with a zero direction; the error it meets, if any."""
     direction: dict[str, Any] = {key: torch.zeros_like(value) for key, value in policy.parameters().items()}
     backend = make_backend(name, policy.model, direction)
-    batch = collate([example], policy.tokenizer.pad_token_id).to(policy.device)
+    batch = collate([example, example], policy.tokenizer.pad_token_id).to(policy.device)
     try:
         if tokens:
             backend.tokens(batch)
@@ -106,5 +119,8 @@ def _refusal(name: str, tokens: bool, policy: Policy, example: EncodedResponse) 
     except (NotImplementedError, RuntimeError) as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise
-        return ScoringError(f"The {name} back end cannot differentiate this model ({str(error).splitlines()[0][:200]}): use the other one.")
+        return ScoringError(
+            f"The {name} back end cannot differentiate this model ({str(error).splitlines()[0][:200]}): use the "
+            f"other one."
+        )
     return None

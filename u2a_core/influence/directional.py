@@ -1,9 +1,9 @@
 """Directional derivatives ⟨v, ∇_θ log π(y_t)⟩ without per-sample gradients: two back ends, one contract.
 
-Both take a module, its scored parameters θ (by name), a direction v of the same shapes, and a function that computes the
-log-probabilities of a batch's response tokens. `tokens` gives the derivative of every token, `samples` the weighted sum
-Σ_t w_t ⟨v, ∇log π(y_t)⟩ of every sample; in units of log-probability per unit of v. They differ in cost and support only:
-see `forward_mode` and `reverse_mode`.
+Both take a module, its scored parameters θ (by name), a direction v of the same shapes, and a function that computes
+the log-probabilities of a batch's response tokens. `tokens` gives the derivative of every token, `samples` the
+weighted sum Σ_t w_t ⟨v, ∇log π(y_t)⟩ of every sample; in units of log-probability per unit of v. They differ in cost
+and support only: see `forward_mode` and `reverse_mode`.
 """
 
 from collections.abc import Callable, Mapping
@@ -63,7 +63,9 @@ def scored_parameters(model: nn.Module, names: Direction) -> dict[str, nn.Parame
     parameters = dict(model.named_parameters())
     for name, direction in names.items():
         if name not in parameters:
-            raise ScoringError(f"The direction names a parameter '{name}' that the model does not have; score again from the start.")
+            raise ScoringError(
+                f"The direction names a parameter '{name}' that the model does not have; score again from the start."
+            )
         if parameters[name].shape != direction.shape:
             raise ScoringError(
                 f"The direction of '{name}' has shape {tuple(direction.shape)}, the parameter "
@@ -73,7 +75,9 @@ def scored_parameters(model: nn.Module, names: Direction) -> dict[str, nn.Parame
 
 
 def unit_direction(direction: Direction) -> tuple[dict[str, Tensor], float]:
-    """v/‖v‖ and ‖v‖ (float64 sum of squares), so that low-precision back ends neither overflow nor lose small entries."""
+    """v/‖v‖ and ‖v‖ (float64 sum of squares), so that low-precision back ends neither overflow nor lose small
+    entries.
+    """
     norm = float(torch.stack([part.double().square().sum() for part in direction.values()]).sum().sqrt())
     if norm == 0.0:
         return dict(direction), 1.0

@@ -1,6 +1,8 @@
-"""First-order influence, H = λI: ΔPA_i ≈ −(ω_i/n) ⟨∇J, ∇φ_i⟩ / λ at θ0 (Prop. 4.2, arXiv 2504.06659, without curvature).
+"""First-order influence, H = λI: ΔPA_i ≈ −(ω_i/n) ⟨∇J, ∇φ_i⟩ / λ at θ0 (Prop. 4.2, arXiv 2504.06659, without
+curvature).
 
-> 0: unlearning the example helps alignment. In nats per pair, for ω_i = 1 and n candidates; its parts per token add up to it.
+> 0: unlearning the example helps alignment. In nats per pair, for ω_i = 1 and n candidates; its parts per token add up
+to it.
 """
 
 from dataclasses import dataclass
@@ -15,7 +17,9 @@ from u2a_core.objectives.forgetting import ForgettingObjective
 
 @dataclass(frozen=True)
 class BatchInfluence:
-    """ΔPA of a batch: `samples` [N] and, by response token, `tokens` [M] (None where not asked for), with log π, [M]."""
+    """ΔPA of a batch: `samples` [N] and, by response token, `tokens` [M] (None where not asked for), with log π,
+    [M].
+    """
 
     logps: Tensor
     samples: Tensor
@@ -32,8 +36,8 @@ def batch_influence(
 ) -> BatchInfluence:
     """ΔPA of every sample of `batch`: −`scale` ⟨v, ∇φ_i⟩, by the chain rule over its tokens.
 
-    `scale` is ‖∇J‖ ω/(n λ) for a back end whose direction is ∇J/‖∇J‖; `reference` are the log-probabilities at the reference
-    model, [M], for objectives that need them. Sums are taken in float64.
+    `scale` is ‖∇J‖ ω/(n λ) for a back end whose direction is ∇J/‖∇J‖; `reference` are the log-probabilities at the
+    reference model, [M], for objectives that need them. Sums are taken in float64.
     """
 
     def weights(logps: Tensor) -> Tensor:

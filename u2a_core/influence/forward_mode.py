@@ -48,8 +48,10 @@ class ForwardMode:
             if not _lacks_rule(error):
                 raise
             raise ScoringError(
-                "The model refuses the dual pass of the forward back end (an operation, most often its attention, has no "
-                f"forward-mode rule): {_first_line(error)}. Use --backend reverse, or load the model with --attention eager."
+                "The model refuses the dual pass of the forward back end (an operation, most often its "
+                "attention, has no "
+                f"forward-mode rule): {_first_line(error)}. Use --backend reverse, or load the model with "
+                f"--attention eager."
             ) from error
         return logps, tangents
 

@@ -27,7 +27,9 @@ def response_logps(model: nn.Module, batch: ResponseBatch) -> Tensor:
 
 @contextmanager
 def head_at(model: nn.Module, rows: Tensor, columns: Tensor) -> Iterator[None]:
-    """Within the block the output layer sees hidden states [1, M, d], those at (rows, columns), in place of [N, L, d]."""
+    """Within the block the output layer sees hidden states [1, M, d], those at (rows, columns), in place of [N, L,
+    d].
+    """
     head = model.get_output_embeddings()  # type: ignore[operator]
     handle = head.register_forward_pre_hook(lambda _module, inputs: (inputs[0][rows, columns][None],))
     try:

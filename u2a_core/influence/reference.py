@@ -22,8 +22,8 @@ def reference_logps(
 ) -> list[Tensor]:
     """log π°(y_t) of every response token of every example, [T_i] each, nats, on the CPU.
 
-    `policy` must be at θ0. The file in `folder` is named by the model's hash, dtype, and every token id, so that a change of any of
-    them computes anew; an unreadable file is computed anew too.
+    `policy` must be at θ0. The file in `folder` is named by the model's hash, dtype, and every token id, so that a
+    change of any of them computes anew; an unreadable file is computed anew too.
     """
     content = repr([(one.prompt_ids, one.response_ids) for one in encoded])
     path = folder / f"reference-{text_sha256(f'{model_hash}|{policy.dtype}|{content}')[:20]}.safetensors"

@@ -1,5 +1,6 @@
-"""Reverse mode: one backward pass over activations only; at every module that owns scored parameters the gradient of its output
-meets the tangent of its output, ⟨g, (∂y/∂θ) v⟩, so that no weight gradient and no per-sample gradient is ever formed.
+"""Reverse mode: one backward pass over activations only; at every module that owns scored parameters the gradient of
+its output meets the tangent of its output, ⟨g, (∂y/∂θ) v⟩, so that no weight gradient and no per-sample gradient is
+ever formed.
 
 `samples` works with fused attention. `tokens` differentiates that contraction once more, with respect to the weights of
 the tokens (reverse over reverse), and therefore needs the math kernel and more memory.
@@ -105,8 +106,8 @@ class ReverseMode:
 
     @contextmanager
     def _tapped(self) -> Iterator[list[_Tap]]:
-        """Record every call of an owner; the earliest outputs become the leaves of the graph, so that nothing before them,
-        and no parameter, is differentiated."""
+        """Record every call of an owner; the earliest outputs become the leaves of the graph, so that nothing before
+        them, and no parameter, is differentiated."""
         taps: list[_Tap] = []
         wanted = [(parameter, parameter.requires_grad) for parameter in self._model.parameters()]
         handles = [
@@ -126,13 +127,16 @@ class ReverseMode:
         def record(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
             if not isinstance(output, Tensor):
                 raise ScoringError(
-                    f"The module {owner.name} ({type(owner.module).__name__}) does not return one tensor, so the reverse back end "
+                    f"The module {owner.name} ({type(owner.module).__name__}) does not return one tensor, so the "
+                    f"reverse back end "
                     "cannot read its gradient: use --backend forward."
                 )
             if self._recomputing:
                 return output
             tapped = output if output.requires_grad else output.detach().requires_grad_(True)
-            taps.append(_Tap(owner, _detached(args), {key: _detached((value,))[0] for key, value in kwargs.items()}, tapped))
+            taps.append(
+                _Tap(owner, _detached(args), {key: _detached((value,))[0] for key, value in kwargs.items()}, tapped)
+            )
             return tapped
 
         return record
@@ -146,16 +150,22 @@ class ReverseMode:
             self._recomputing = False
 
     def _contract(self, totals: Tensor, tap: _Tap, gradient: Tensor, batch: TokenBatch) -> None:
-        """Add ⟨g, (∂y/∂θ) v⟩, summed within each sample, to `totals` [N]."""
+        """Add ⟨g, (∂y/∂θ) v⟩, summed within each sample, to `totals` [N].
+
+        Outputs may be [N, L, d], [N·L, d], a norm's over each head [N, L, H, d] or [N, H, L, d], or the head's [1, M,
+        V].
+        """
         products = (gradient.to(totals.dtype) * self._tangent(tap)).sum(-1)
-        count = batch.shape[0]
-        if products.shape == batch.shape or products.shape == (torch.Size(batch.shape).numel(),) or count == 1:
+        count, *lengths = batch.shape
+        by_sample = products.shape[:1] == (count,) and set(lengths) <= set(products.shape[1:])
+        if count == 1 or by_sample or products.shape == (torch.Size(batch.shape).numel(),):
             totals += products.reshape(count, -1).sum(1)
         elif products.shape == (1, batch.token_count):
             totals += batch.per_sample(products[0])
         else:
             raise ScoringError(
-                f"The module {tap.owner.name} returns {tuple(gradient.shape)} for a batch of {tuple(batch.shape)}: its rows "
+                f"The module {tap.owner.name} returns {tuple(gradient.shape)} for a batch of "
+                f"{tuple(batch.shape)}: its rows "
                 "cannot be told apart by sample, so the reverse back end cannot use it. Use --backend forward."
             )
 

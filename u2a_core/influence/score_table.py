@@ -16,7 +16,9 @@ from u2a_core.errors import ScoringError
 
 @dataclass(frozen=True)
 class SampleParts:
-    """One candidate: ΔPA (nats per pair), mean response NLL (nats per token), ΔPA by token (None where not asked for)."""
+    """One candidate: ΔPA (nats per pair), mean response NLL (nats per token), ΔPA by token (None where not asked
+    for).
+    """
 
     delta_pa: float
     nll: float
@@ -24,7 +26,9 @@ class SampleParts:
 
 
 def split_samples(stored: dict[str, Tensor], lengths: Sequence[int]) -> list[SampleParts]:
-    """A stored batch, `logps` [M], `samples` [N] and perhaps `tokens` [M], by sample; `lengths` are the tokens of each."""
+    """A stored batch, `logps` [M], `samples` [N] and perhaps `tokens` [M], by sample; `lengths` are the tokens of
+    each.
+    """
     logps = stored["logps"].double().split(list(lengths))
     tokens = stored["tokens"].double().split(list(lengths)) if "tokens" in stored else [None] * len(lengths)
     return [
@@ -33,13 +37,17 @@ def split_samples(stored: dict[str, Tensor], lengths: Sequence[int]) -> list[Sam
     ]
 
 
-def low_reward_threshold(rewards: Sequence[NDArray[np.float32]] | None, absolute: float | None, quantile: float) -> float | None:
+def low_reward_threshold(
+    rewards: Sequence[NDArray[np.float32]] | None, absolute: float | None, quantile: float
+) -> float | None:
     """τ: as given, else the quantile of all candidates' token rewards; None where there are no rewards."""
     if rewards is None:
         return None
     pooled = np.concatenate(rewards).astype(np.float64)
     if not np.isfinite(pooled).all():
-        raise ScoringError("A token reward is not finite: load the reward model with --dtype float32, or name another one.")
+        raise ScoringError(
+            "A token reward is not finite: load the reward model with --dtype float32, or name another one."
+        )
     return float(np.quantile(pooled, quantile)) if absolute is None else absolute
 
 

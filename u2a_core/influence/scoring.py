@@ -1,6 +1,7 @@
 """`u2a score`: ΔPA of every forget candidate of a bundle, into one Scores file.
 
-Resumable: every finished batch lies on disk, and a run that was killed goes on where it was, with the same bits in the end.
+Resumable: every finished batch lies on disk, and a run that was killed goes on where it was, with the same bits in the
+end.
 """
 
 import time
@@ -43,7 +44,9 @@ ESTIMATORS = ("first_order",)
 
 @dataclass(frozen=True)
 class ScoreConfig:
-    """What `u2a score` is told. `damping` is λ; `low_reward` an absolute τ, else `low_reward_quantile` of all token rewards."""
+    """What `u2a score` is told. `damping` is λ; `low_reward` an absolute τ, else `low_reward_quantile` of all token
+    rewards.
+    """
 
     estimator: str = "first_order"
     objective: str = "ga"
@@ -71,7 +74,9 @@ class ScoreOutcome:
     backend: dict[str, Any]
 
 
-def score(bundle: Bundle, config: ScoreConfig, name: str = "default", restart: bool = False, show: bool = True) -> ScoreOutcome:
+def score(
+    bundle: Bundle, config: ScoreConfig, name: str = "default", restart: bool = False, show: bool = True
+) -> ScoreOutcome:
     """Score every candidate of `bundle` into `scores/<name>.parquet`. Raises `U2AError` subclasses."""
     _check(config, name)
     path = bundle.scores_folder / f"{name}.parquet"
@@ -85,7 +90,8 @@ def score(bundle: Bundle, config: ScoreConfig, name: str = "default", restart: b
         if done.get("asked") == asked:
             return ScoreOutcome(path, True, done["backend"])
         raise BundleError(
-            f"{path} exists already and was made otherwise, or from another state of the bundle. Choose another name with --scores, or "
+            f"{path} exists already and was made otherwise, or from another state of the bundle. Choose another "
+            f"name with --scores, or "
             "say --restart to replace it."
         )
     with RunFolder(folder, asked) as run:
@@ -100,7 +106,11 @@ def _check(config: ScoreConfig, name: str) -> None:
         raise ScoringError(f"There is no estimator '{config.estimator}'; choose {', '.join(ESTIMATORS)}.")
     if not name or not all(letter.isalnum() or letter in "-_." for letter in name) or name.startswith("."):
         raise ScoringError(f"--scores {name!r} cannot be a file name: use letters, digits, '-', '_' and '.'.")
-    for label, value in (("--damping", config.damping), ("--beta", config.objective_beta), ("--j-beta", config.alignment_beta)):
+    for label, value in (
+        ("--damping", config.damping),
+        ("--beta", config.objective_beta),
+        ("--j-beta", config.alignment_beta),
+    ):
         if not value > 0:
             raise ScoringError(f"{label} must be greater than 0; it is {value}.")
     if not 0 < config.low_reward_quantile < 1:
@@ -116,7 +126,11 @@ class _Job:
         self.bundle, self.config, self.run_folder, self.show = bundle, config, run, show
         self.began = time.monotonic()
         resolved = run.resume()
-        options = config.options if resolved is None else LoadOptions(resolved["device"], resolved["dtype"], config.options.attention)
+        options = (
+            config.options
+            if resolved is None
+            else LoadOptions(resolved["device"], resolved["dtype"], config.options.attention)
+        )
         self.policy: Policy = load_policy(
             bundle.policy_path, bundle.adapter_path, config.parameters, options, config.rank, config.seed
         )
@@ -125,7 +139,11 @@ class _Job:
         self.encoded = [self.encoder.encode(one.id, one.prompt, one.response) for one in self.candidates]
         if resolved is None:
             choice = choose_backend(config.backend, config.tokens, self.policy, self.encoded, config.token_budget)
-            resolved = {**asdict(choice), "device": str(self.policy.device), "dtype": str(self.policy.dtype).removeprefix("torch.")}
+            resolved = {
+                **asdict(choice),
+                "device": str(self.policy.device),
+                "dtype": str(self.policy.dtype).removeprefix("torch."),
+            }
             run.start(resolved)
         self.resolved = resolved
         self.choice = BackendChoice(resolved["name"], resolved["token_budget"], resolved["reason"])
@@ -137,13 +155,18 @@ class _Job:
         parts, norm = self._influence(gradient)
         threshold = low_reward_threshold(rewards, self.config.low_reward, self.config.low_reward_quantile)
         table = score_table(self.candidates, self.encoded, parts, rewards, threshold)
-        write_scores(path, table, self._metadata(len(table)) | {
-            "low_reward_threshold": threshold,
-            "alignment_value": value,
-            "gradient_norm": norm,
-            "truncated_examples": int((table["truncated"] > 0).sum()),
-            "seconds": round(time.monotonic() - self.began, 3),
-        })
+        write_scores(
+            path,
+            table,
+            self._metadata(len(table))
+            | {
+                "low_reward_threshold": threshold,
+                "alignment_value": value,
+                "gradient_norm": norm,
+                "truncated_examples": int((table["truncated"] > 0).sum()),
+                "seconds": round(time.monotonic() - self.began, 3),
+            },
+        )
         return self.resolved
 
     def _metadata(self, count: int) -> dict[str, Any]:
@@ -169,7 +192,8 @@ class _Job:
             "parameters": config.parameters,
             "theta_size": self.policy.size,
             "backend": self.resolved,
-            "versions": {name: version(name) for name in ("torch", "transformers", "peft")} | {"u2a": u2a_core.__version__},
+            "versions": {name: version(name) for name in ("torch", "transformers", "peft")}
+            | {"u2a": u2a_core.__version__},
             "asked": self.run_folder.asked,
         }
 
@@ -198,13 +222,17 @@ class _Job:
         return [
             EncodedPair(*both, *reference)
             for both, reference in zip(
-                zip(chosen, rejected, strict=True), zip(sums[: len(pairs)], sums[len(pairs) :], strict=True), strict=True
+                zip(chosen, rejected, strict=True),
+                zip(sums[: len(pairs)], sums[len(pairs) :], strict=True),
+                strict=True,
             )
         ]
 
     def _reference(self, encoded: Sequence[EncodedResponse]) -> list[Tensor]:
         cache = self.bundle.cache_folder
-        return reference_logps(self.policy, self.bundle.policy_hash, encoded, self.choice.token_budget, cache, self.show)
+        return reference_logps(
+            self.policy, self.bundle.policy_hash, encoded, self.choice.token_budget, cache, self.show
+        )
 
     def _influence(self, gradient: dict[str, Tensor]) -> tuple[list[SampleParts], float]:
         """ΔPA of every candidate, batch by batch, and ‖v‖; finished batches are read back."""
@@ -236,13 +264,22 @@ class _Job:
         indices: Sequence[int],
     ) -> dict[str, Tensor]:
         """ΔPA and log-probabilities of one batch; `ScoringError` naming the ids where a number is not finite."""
-        batch = collate([self.encoded[index] for index in indices], self.policy.tokenizer.pad_token_id).to(self.policy.device)
-        reference = None if references is None else torch.cat([references[index] for index in indices]).to(self.policy.device)
+        batch = collate([self.encoded[index] for index in indices], self.policy.tokenizer.pad_token_id).to(
+            self.policy.device
+        )
+        reference = (
+            None if references is None else torch.cat([references[index] for index in indices]).to(self.policy.device)
+        )
         found = batch_influence(backend, batch, objective, norm / len(self.encoded), reference, self.config.tokens)
         if not is_finite(found):
-            bad = [self.encoded[index].id for index, value in zip(indices, found.samples, strict=True) if not value.isfinite()]
+            bad = [
+                self.encoded[index].id
+                for index, value in zip(indices, found.samples, strict=True)
+                if not value.isfinite()
+            ]
             raise ScoringError(
-                f"ΔPA of {', '.join(bad[:5]) or self.encoded[indices[0]].id} is not finite: the policy overflows there in {self.policy.dtype}. "
+                f"ΔPA of {', '.join(bad[:5]) or self.encoded[indices[0]].id} is not finite: the policy overflows "
+                f"there in {self.policy.dtype}. "
                 "Score with --dtype float32, or leave the example out."
             )
         stored = {"logps": found.logps.cpu(), "samples": found.samples.cpu()}

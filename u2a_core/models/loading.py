@@ -1,4 +1,6 @@
-"""Loading models and tokenizers, by folder or hub id: safetensors only, no remote code, every failure a `ModelError`."""
+"""Loading models and tokenizers, by folder or hub id: safetensors only, no remote code, every failure a
+`ModelError`.
+"""
 
 import os
 from collections.abc import Callable
@@ -7,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging as transformers_logging
@@ -14,6 +17,10 @@ from transformers.utils import logging as transformers_logging
 from u2a_core.errors import ModelError
 
 Loaded = TypeVar("Loaded")
+LOADING_FAULTS = (
+    SafetensorError, OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError, ImportError
+)  # fmt: skip
+OTHER_HEADS = ("ForMaskedLM", "ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
 
 
@@ -31,7 +38,9 @@ class LoadOptions:
         if name == "auto":
             name = "cuda" if torch.cuda.is_available() else "cpu"
         if name.startswith("cuda") and not torch.cuda.is_available():
-            raise ModelError(f"--device {name} was asked for, but torch sees no GPU here. Use --device cpu, or install a CUDA build.")
+            raise ModelError(
+                f"--device {name} was asked for, but torch sees no GPU here. Use --device cpu, or install a CUDA build."
+            )
         try:
             return torch.device(name)
         except RuntimeError as error:
@@ -56,7 +65,8 @@ def load_tokenizer(path: str) -> Any:
     tokenizer = _guarded(path, "tokenizer", lambda: AutoTokenizer.from_pretrained(path, trust_remote_code=False))
     if tokenizer.eos_token_id is None:
         raise ModelError(
-            f"The tokenizer of {path} has no end-of-text token, so a response would have no end: set \"eos_token\" in its "
+            f"The tokenizer of {path} has no end-of-text token, so a response would have no end: set "
+            f'"eos_token" in its '
             "tokenizer_config.json to the token that ends a response."
         )
     if tokenizer.pad_token_id is None:
@@ -65,13 +75,21 @@ def load_tokenizer(path: str) -> Any:
 
 
 def load_causal(path: str, options: LoadOptions) -> nn.Module:
-    """A causal language model in evaluation mode, on its device."""
+    """A causal language model in evaluation mode, on its device; `ModelError` for a model saved with another head."""
+    saved_as = [name for name in load_config(path).architectures or () if name.endswith(OTHER_HEADS)]
+    if saved_as:
+        raise ModelError(
+            f"{path} is no causal language model but a {saved_as[0]}. Name a model saved with its language-model head."
+        )
     return _load(AutoModelForCausalLM, path, options)
 
 
-def load_classifier(path: str, options: LoadOptions, **settings: Any) -> nn.Module:
-    """A sequence classifier (reward model) in evaluation mode, on its device."""
-    return _load(AutoModelForSequenceClassification, path, options, **settings)
+def load_classifier(path: str, options: LoadOptions, new_head: bool = False, **settings: Any) -> nn.Module:
+    """A sequence classifier (reward model) in evaluation mode, on its device.
+
+    `new_head`: to be trained, so its `score` head may start at random; otherwise a model without one is a `ModelError`.
+    """
+    return _load(AutoModelForSequenceClassification, path, options, ("score.weight",) if new_head else (), **settings)
 
 
 def context_length(config: Any) -> int | None:
@@ -86,18 +104,26 @@ def is_local(path: str) -> bool:
     return Path(path).exists() or path.startswith((".", "/", "~"))
 
 
-def _load(kind: Any, path: str, options: LoadOptions, **settings: Any) -> nn.Module:
+def _load(kind: Any, path: str, options: LoadOptions, may_lack: tuple[str, ...] = (), **settings: Any) -> nn.Module:
     device, dtype = options.resolve_device(), options.resolve_dtype()
 
     def load(attention: str) -> nn.Module:
         with _quiet():
-            model = kind.from_pretrained(
+            model, info = kind.from_pretrained(
                 path,
                 dtype=dtype,
                 attn_implementation=attention,
                 trust_remote_code=False,
                 use_safetensors=True,
+                output_loading_info=True,
                 **settings,
+            )
+        lacking = sorted(set(info["missing_keys"]) - set(may_lack))
+        if lacking:
+            raise ModelError(
+                f"{path} lacks {len(lacking)} weights of a {type(model).__name__} ({', '.join(lacking[:3])}), "
+                f"which would "
+                "be random numbers. Name a model that was saved whole, with this head."
             )
         return model.to(device).eval()  # type: ignore[no-any-return]
 
@@ -131,20 +157,29 @@ def _guarded(path: str, what: str, load: Callable[[], Loaded]) -> Loaded:
     folder = Path(path).expanduser()
     if is_local(path):
         if not folder.is_dir():
-            raise ModelError(f"There is no {what} folder {path}. Name a folder with config.json and safetensors, or a hub id.")
+            raise ModelError(
+                f"There is no {what} folder {path}. Name a folder with config.json and safetensors, or a hub id."
+            )
         if what == "model" and not (folder / "config.json").is_file():
-            raise ModelError(f"{path} is no model folder: it has no config.json. Name a folder saved by `save_pretrained`, or a hub id.")
+            raise ModelError(
+                f"{path} is no model folder: it has no config.json. Name a folder saved by `save_pretrained`, or a hub id."
+            )
         if what == "model" and not list(folder.glob("*.safetensors")) and list(folder.glob("*.bin")):
             raise ModelError(
-                f"{path} holds its weights only as pickled .bin files, which are never loaded here. Convert them once with "
+                f"{path} holds its weights only as pickled .bin files, which are never loaded here. Convert them "
+                f"once with "
                 "transformers (`save_pretrained` writes safetensors)."
             )
     try:
         return load()
-    except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError, ImportError) as error:
-        offline = "" if is_local(path) else " If the hub cannot be reached from here, download it first and name the folder."
+    except LOADING_FAULTS as error:
+        offline = (
+            "" if is_local(path) else " If the hub cannot be reached from here, download it first and name the folder."
+        )
         first = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-        raise ModelError(f"Could not load a {what} from {path}: {first.rstrip('.')}.{offline} Check the path with `u2a doctor`.") from error
+        raise ModelError(
+            f"Could not load a {what} from {path}: {first.rstrip('.')}.{offline} Check the path with `u2a doctor`."
+        ) from error
 
 
 def available_memory(device: torch.device) -> int:

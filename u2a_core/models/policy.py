@@ -1,5 +1,8 @@
-"""The policy π_θ and its scored parameters θ: a new LoRA on all linear layers, an existing adapter, or every parameter."""
+"""The policy π_θ and its scored parameters θ: a new LoRA on all linear layers, an existing adapter, or every
+parameter.
+"""
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,7 +11,7 @@ import torch
 from torch import nn
 
 from u2a_core.errors import ModelError
-from u2a_core.models.loading import LoadOptions, load_causal, load_tokenizer
+from u2a_core.models.loading import LOADING_FAULTS, LoadOptions, is_local, load_causal, load_tokenizer
 
 
 @dataclass(frozen=True)
@@ -32,11 +35,13 @@ class Policy:
         return sum(parameter.numel() for parameter in self.parameters().values())
 
 
-def load_policy(path: str, adapter: str | None, parameters: str, options: LoadOptions, rank: int = 8, seed: int = 0) -> Policy:
+def load_policy(
+    path: str, adapter: str | None, parameters: str, options: LoadOptions, rank: int = 8, seed: int = 0
+) -> Policy:
     """Load the policy with θ as `parameters` says: `lora` (the existing adapter, else a new one of `rank`) or `full`.
 
-    A new adapter starts at B = 0, so that the policy's outputs are unchanged; its A is drawn with `seed`. With `full` an
-    existing adapter is merged first. Raises `ModelError`.
+    A new adapter starts at B = 0, so that the policy's outputs are unchanged; its A is drawn with `seed`. With `full`
+    an existing adapter is merged first. Raises `ModelError`.
     """
     model = load_causal(path, options)
     tokenizer = load_tokenizer(path)
@@ -50,36 +55,55 @@ def load_policy(path: str, adapter: str | None, parameters: str, options: LoadOp
     else:
         raise ModelError(f"--params {parameters} is unknown; use lora or full.")
     if not theta:
-        raise ModelError(f"No parameter of {adapter or path} can be scored: the adapter holds no trainable weights. Use --params full.")
+        raise ModelError(
+            f"No parameter of {adapter or path} can be scored: the adapter holds no trainable weights. Use "
+            f"--params full."
+        )
     for parameter in model.parameters():
         parameter.requires_grad_(False)
+    for module in model.modules():
+        if isinstance(module, nn.Embedding):
+            module.padding_idx = None  # autograd would drop the gradient of a real token that shares the filler's id
     return Policy(model.eval(), tokenizer, theta, options.resolve_device(), options.resolve_dtype())
 
 
 def attach_adapter(model: nn.Module, adapter: str, trainable: bool) -> nn.Module:
     """Put an existing PEFT adapter, saved as safetensors, on the model."""
-    from peft import PeftModel  # noqa: PLC0415 - heavy, and needed only here
+    from peft import PeftModel
 
     folder = Path(adapter).expanduser()
-    if folder.exists() and not (folder / "adapter_model.safetensors").is_file():
-        raise ModelError(f"{adapter} is no adapter folder: it has no adapter_model.safetensors. Save it with PEFT's `save_pretrained`.")
-    try:
-        return PeftModel.from_pretrained(model, adapter, is_trainable=trainable)  # type: ignore[no-any-return]
-    except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
-        raise ModelError(f"Could not put the adapter {adapter} on the policy: {str(error).splitlines()[0][:300]}") from error
+    if is_local(adapter) and not (folder / "adapter_model.safetensors").is_file():
+        raise ModelError(
+            f"{adapter} is no adapter folder: it has no adapter_model.safetensors. Save it with PEFT's "
+            f"`save_pretrained`."
+        )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*missing adapter keys.*")  # PEFT would leave those at random
+        try:
+            return PeftModel.from_pretrained(model, adapter, is_trainable=trainable)  # type: ignore[no-any-return]
+        except (*LOADING_FAULTS, UserWarning) as error:
+            raise ModelError(
+                f"Could not put the adapter {adapter} on the policy: "
+                f"{str(error).splitlines()[0][:300].rstrip('.')}. Name "
+                "an adapter that was made for this policy."
+            ) from error
 
 
 def new_adapter(model: nn.Module, rank: int, seed: int) -> nn.Module:
-    """A fresh LoRA of the given rank on all linear layers but the head, in float32 (or the model's float64), without dropout."""
-    import warnings  # noqa: PLC0415
+    """A fresh LoRA of the given rank on all linear layers but the head, in float32 (or the model's float64), without
+    dropout.
+    """
+    from peft import LoraConfig, get_peft_model
 
-    from peft import LoraConfig, get_peft_model  # noqa: PLC0415
-
-    config = LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM")
+    config = LoraConfig(
+        r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM"
+    )
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*fan_in_fan_out.*")
         torch.manual_seed(seed)
         try:
             return get_peft_model(model, config)  # type: ignore[no-any-return]
         except ValueError as error:
-            raise ModelError(f"PEFT cannot put a LoRA on this policy: {str(error).splitlines()[0][:300]} Use --params full.") from error
+            raise ModelError(
+                f"PEFT cannot put a LoRA on this policy: {str(error).splitlines()[0][:300]} Use --params full."
+            ) from error

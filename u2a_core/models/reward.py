@@ -1,7 +1,7 @@
 """Token rewards r_{i,t}: one value at every response token, aligned with the policy's tokens.
 
-`classifier`: the score head of an `AutoModelForSequenceClassification`, read at every position (in the reward model's own units);
-`implicit`: β (log π_aligned − log π) of each token, in nats (Rafailov et al., arXiv 2305.18290).
+`classifier`: the score head of an `AutoModelForSequenceClassification`, read at every position (in the reward model's
+own units); `implicit`: β (log π_aligned − log π) of each token, in nats (Rafailov et al., arXiv 2305.18290).
 """
 
 from collections.abc import Sequence
@@ -53,7 +53,8 @@ class ImplicitReward:
         self.tokenizer = load_tokenizer(path)
         if self.tokenizer.get_vocab() != policy_tokenizer.get_vocab():
             raise ModelError(
-                f"The aligned policy {path} has another vocabulary than the bundle's policy, so their log-ratio has no meaning. Name "
+                f"The aligned policy {path} has another vocabulary than the bundle's policy, so their log-ratio "
+                f"has no meaning. Name "
                 "a model tuned from the same base."
             )
         self.tokenizer = policy_tokenizer
@@ -100,7 +101,8 @@ def aligned_values(values: Floats, own: EncodedResponse, other: EncodedResponse)
         return values
     if all(start == end for start, end in own.spans[:-1]) and len(own.spans) > 1:
         raise ModelError(
-            f"The reward model's tokenizer gives no character offsets (example {own.id}), so its rewards cannot be laid over the "
+            f"The reward model's tokenizer gives no character offsets (example {own.id}), so its rewards cannot "
+            f"be laid over the "
             "policy's tokens. Use a reward model with a fast tokenizer."
         )
     ends = np.array([end for _, end in own.spans])

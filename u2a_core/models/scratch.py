@@ -1,6 +1,7 @@
 """`scratch:tiny`: a byte-level BPE tokenizer trained on the data and a Llama of about one million parameters.
 
-For machines without weights: small enough to tune on two cores, with the parts of a real model (chat template, RoPE, SwiGLU).
+For machines without weights: small enough to tune on two cores, with the parts of a real model (chat template, RoPE,
+SwiGLU).
 """
 
 from collections.abc import Iterable

@@ -8,13 +8,13 @@ import io
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import TrainerCallback, set_seed
+from transformers import PrinterCallback, TrainerCallback, set_seed
 
 from u2a_core.bundle import Bundle
 from u2a_core.data.encode import EncodedResponse, ResponseEncoder
@@ -35,12 +35,14 @@ class TrainConfig:
     parameters: str = "full"
     rank: int = 16
     seed: int = 0
-    options: LoadOptions = LoadOptions()
+    options: LoadOptions = field(default_factory=LoadOptions)
 
 
 @dataclass(frozen=True)
 class TrainReport:
-    """What came of it: mean training loss of the first and the last tenth of the steps, steps, seconds, and measures by name."""
+    """What came of it: mean training loss of the first and the last tenth of the steps, steps, seconds, and measures
+    by name.
+    """
 
     first_loss: float
     last_loss: float
@@ -50,7 +52,9 @@ class TrainReport:
 
 
 def tune(bundle: Bundle, config: TrainConfig, show: bool = True) -> tuple[Bundle, TrainReport]:
-    """Tune the bundle's policy on its `original` split (response tokens only) and make the result the bundle's policy."""
+    """Tune the bundle's policy on its `original` split (response tokens only) and make the result the bundle's
+    policy.
+    """
     trl = _trl()
     tokenizer = load_tokenizer(bundle.policy_path)
     encoder = ResponseEncoder(tokenizer, bundle.max_length)
@@ -58,7 +62,9 @@ def tune(bundle: Bundle, config: TrainConfig, show: bool = True) -> tuple[Bundle
     model = load_causal(bundle.policy_path, config.options)
     if bundle.adapter_path:
         model = attach_adapter(model, bundle.adapter_path, trainable=False).merge_and_unload()  # type: ignore[operator]
-    report = _train(trl.SFTTrainer, trl.SFTConfig, model, tokenizer, [_sft_row(one) for one in encoded], config, show, "tune")
+    report = _train(
+        trl.SFTTrainer, trl.SFTConfig, model, tokenizer, [_sft_row(one) for one in encoded], config, show, "tune"
+    )
     with replacing(bundle.path / "policy-tuned") as part:
         _merged(report.model).save_pretrained(part, safe_serialization=True)
         tokenizer.save_pretrained(part)
@@ -75,15 +81,19 @@ def train_reward(bundle: Bundle, config: TrainConfig, show: bool = True) -> tupl
     tokenizer = load_tokenizer(bundle.policy_path)
     if tokenizer.pad_token_id == tokenizer.eos_token_id:
         raise ModelError(
-            f"A reward model reads its reward at the last token that is not padding, so its tokenizer needs a padding token of its "
-            f"own; that of {bundle.policy_path} pads with its end-of-text token. Set \"pad_token\" in its tokenizer_config.json, or "
+            f"A reward model reads its reward at the last token that is not padding, so its tokenizer needs a "
+            f"padding token of its "
+            f'own; that of {bundle.policy_path} pads with its end-of-text token. Set "pad_token" in its '
+            f"tokenizer_config.json, or "
             "name a ready reward model with --model."
         )
     encoder = ResponseEncoder(tokenizer, bundle.max_length)
     pairs = [pair for split in ("positive", "negative") for pair in bundle.pairs.pairs_of(split) if pair.is_pair]  # type: ignore[arg-type]
     rows = [_pair_row(encoder, pair) for pair in pairs]
     with contextlib.redirect_stdout(io.StringIO()):
-        model = load_classifier(bundle.policy_path, config.options, num_labels=1, pad_token_id=tokenizer.pad_token_id)
+        model = load_classifier(
+            bundle.policy_path, config.options, new_head=True, num_labels=1, pad_token_id=tokenizer.pad_token_id
+        )
     report = _train(trl.RewardTrainer, trl.RewardConfig, model, tokenizer, rows, config, show, "reward")
     held_out = [_pair_row(encoder, pair) for pair in bundle.pairs.pairs_of("pa_test")]
     accuracy = _accuracy(report.model, held_out, tokenizer.pad_token_id)
@@ -92,7 +102,13 @@ def train_reward(bundle: Bundle, config: TrainConfig, show: bool = True) -> tupl
         tokenizer.save_pretrained(part)
     measures = {"accuracy_pa_test": accuracy}
     final = TrainReport(**{**report.report.__dict__, "measures": measures})
-    entry = {"kind": "classifier", "path": "reward", "beta": 0.1, "origin": "trained", "training": _recorded(config, final)}
+    entry = {
+        "kind": "classifier",
+        "path": "reward",
+        "beta": 0.1,
+        "origin": "trained",
+        "training": _recorded(config, final),
+    }
     return bundle.updated(reward=entry), final
 
 
@@ -112,7 +128,7 @@ def _train(
     show: bool,
     label: str,
 ) -> _Trained:
-    from datasets import Dataset  # noqa: PLC0415 - the engine imports without it
+    from datasets import Dataset
 
     set_seed(config.seed)
     if config.parameters == "lora":
@@ -150,13 +166,15 @@ def _train(
             steps = max(1, round(len(trainer.get_train_dataloader()) * config.epochs))
         with Progress(label, steps, show=show) as progress, contextlib.redirect_stdout(io.StringIO()):
             trainer.add_callback(_Watcher(progress))
-            for printer in [one for one in trainer.callback_handler.callbacks if type(one).__name__ == "PrinterCallback"]:
+            for printer in [
+                one for one in trainer.callback_handler.callbacks if type(one).__name__ == "PrinterCallback"
+            ]:
                 trainer.remove_callback(printer)
             outcome = trainer.train()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    if not losses or not all(loss == loss for loss in losses):  # noqa: PLR0124 - NaN
+    if not losses or not all(loss == loss for loss in losses):
         raise ModelError(f"The {label} loss is not a number: lower --learning-rate (it was {config.learning_rate}).")
     tenth = max(1, len(losses) // 10)
     report = TrainReport(
@@ -181,7 +199,7 @@ class _Watcher(TrainerCallback):  # type: ignore[misc]
 
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
-    from datasets import disable_progress_bars, enable_progress_bars  # noqa: PLC0415
+    from datasets import disable_progress_bars, enable_progress_bars
 
     disable_progress_bars()
     try:
@@ -205,7 +223,7 @@ def _pair_row(encoder: ResponseEncoder, pair: Any) -> dict[str, list[int]]:
 
 def _accuracy(model: nn.Module, rows: Sequence[dict[str, list[int]]], pad: int) -> float:
     """Share of pairs whose chosen response has the higher reward at its last token."""
-    from torch.nn.utils.rnn import pad_sequence  # noqa: PLC0415
+    from torch.nn.utils.rnn import pad_sequence
 
     device = next(model.parameters()).device
     right = 0
@@ -225,14 +243,16 @@ def _merged(model: nn.Module) -> Any:
 
 
 def _recorded(config: TrainConfig, report: TrainReport) -> dict[str, Any]:
-    settings = {key: getattr(config, key) for key in ("epochs", "learning_rate", "batch_size", "parameters", "rank", "seed")}
+    settings = {
+        key: getattr(config, key) for key in ("epochs", "learning_rate", "batch_size", "parameters", "rank", "seed")
+    }
     outcome = {key: getattr(report, key) for key in ("first_loss", "last_loss", "steps", "seconds")}
     return {**settings, **{key: round(value, 6) for key, value in {**outcome, **report.measures}.items()}}
 
 
 def _trl() -> Any:
     try:
-        import trl  # noqa: PLC0415
+        import trl
     except ImportError as error:
         raise ModelError("Training needs trl, which is not installed: pip install 'u2a-studio[train]'.") from error
     return trl

@@ -1,4 +1,5 @@
-"""Preference alignment J: how much more the policy prefers chosen over rejected responses. Higher is better, in nats per pair.
+"""Preference alignment J: how much more the policy prefers chosen over rejected responses. Higher is better, in nats
+per pair.
 
 Arguments are sums of response-token log-probabilities, [P], under the policy and under the reference θ0.
 """

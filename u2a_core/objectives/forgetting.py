@@ -1,7 +1,8 @@
 """Forgetting objectives φ: one value a sample, minimised by unlearning.
 
-Each takes per-token log-probabilities [N, T] (nats) and a response mask [N, T], so that weighting, scoring and training share
-one definition. An objective declares what else it needs; today that is `reference`, the log-probabilities at θ0.
+Each takes per-token log-probabilities [N, T] (nats) and a response mask [N, T], so that weighting, scoring and
+training share one definition. An objective declares what else it needs; today that is `reference`, the
+log-probabilities at θ0.
 """
 
 from collections.abc import Callable
@@ -48,7 +49,9 @@ class ForgettingObjective:
     def token_weights(self, logps: Tensor, mask: Tensor, reference: Tensor | None) -> Tensor:
         """∂φ_i/∂log π(y_t), [N, T]: with it ⟨v, ∇φ_i⟩ = Σ_t weight_t ⟨v, ∇log π(y_t)⟩ (chain rule); 0 off the mask."""
         if "reference" in self.needs and reference is None:
-            raise ScoringError(f"The objective {self.name} needs log-probabilities at the reference model, and has none.")
+            raise ScoringError(
+                f"The objective {self.name} needs log-probabilities at the reference model, and has none."
+            )
         with torch.enable_grad():
             variable = logps.detach().requires_grad_(True)
             (weights,) = torch.autograd.grad(self.loss(variable, mask, reference).sum(), variable)

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from u2a_core.errors import StorageError
 
 
@@ -32,6 +34,9 @@ def replacing(path: Path) -> Iterator[Path]:
     except OSError as error:
         remove(part, quiet=True)
         raise unwritable(path, error) from error
+    except SafetensorError as error:  # safetensors' own name for a disk that is full
+        remove(part, quiet=True)
+        raise unwritable(path, OSError(str(error))) from error
     except BaseException:
         remove(part, quiet=True)
         raise

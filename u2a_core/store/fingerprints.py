@@ -32,7 +32,9 @@ def model_fingerprint(path: str, memory: Path) -> str:
     folder = _model_folder(path)
     files = sorted({file for pattern in MODEL_FILES for file in folder.glob(pattern) if file.is_file()})
     if not files:
-        raise BundleError(f"The model folder {folder} holds no configuration and no weights. Restore it, or prepare the bundle again.")
+        raise BundleError(
+            f"The model folder {folder} holds no configuration and no weights. Restore it, or prepare the bundle again."
+        )
     known = _remembered(memory)
     digests: dict[str, str] = {}
     lines = []
@@ -51,7 +53,7 @@ def _model_folder(path: str) -> Path:
     folder = Path(path).expanduser()
     if folder.is_dir():
         return folder
-    from huggingface_hub import try_to_load_from_cache  # noqa: PLC0415 - only for hub ids
+    from huggingface_hub import try_to_load_from_cache
 
     try:
         cached = try_to_load_from_cache(path, "config.json") or try_to_load_from_cache(path, "adapter_config.json")
@@ -59,7 +61,8 @@ def _model_folder(path: str) -> Path:
         cached = None
     if not isinstance(cached, str):
         raise BundleError(
-            f"The bundle's model {path} is neither a folder here nor in the local hub cache. Restore it, or prepare the bundle "
+            f"The bundle's model {path} is neither a folder here nor in the local hub cache. Restore it, or "
+            f"prepare the bundle "
             "again with another --policy."
         )
     return Path(cached).parent

@@ -1,4 +1,6 @@
-"""Progress of long work: a bar with an estimate on the terminal, and lines in `progress.jsonl` for whoever watches the folder."""
+"""Progress of long work: a bar with an estimate on the terminal, and lines in `progress.jsonl` for whoever watches the
+folder.
+"""
 
 import json
 import sys
@@ -9,6 +11,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from u2a_core.store.files import unwritable
+
 
 class Progress:
     """One phase of `total` units. `path` (optional) receives a JSON line at most twice a second, and at the end."""
@@ -18,7 +22,13 @@ class Progress:
         self._start, self._first, self._done, self._written = time.monotonic(), done, done, 0.0
         interval = 0.1 if sys.stderr.isatty() else 10.0
         self._bar = tqdm(
-            desc=label, total=total, initial=done, disable=not show, mininterval=interval, dynamic_ncols=True, file=sys.stderr
+            desc=label,
+            total=total,
+            initial=done,
+            disable=not show,
+            mininterval=interval,
+            dynamic_ncols=True,
+            file=sys.stderr,
         )
 
     def step(self, amount: int = 1, **values: Any) -> None:
@@ -35,12 +45,24 @@ class Progress:
         elapsed = time.monotonic() - self._start
         fresh = self._done - self._first
         left = elapsed / fresh * (self._total - self._done) if fresh else None
-        line = {"phase": self._label, "done": self._done, "total": self._total, "seconds": elapsed, "seconds_left": left, **values}
-        with self._path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(line) + "\n")
+        line = {
+            "phase": self._label,
+            "done": self._done,
+            "total": self._total,
+            "seconds": elapsed,
+            "seconds_left": left,
+            **values,
+        }
+        try:
+            with self._path.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise unwritable(self._path, error) from error
 
     def __enter__(self) -> "Progress":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._bar.close()

@@ -1,7 +1,7 @@
 """A resumable piece of work: `<name>.part/` while it is under way, gone or renamed when it is done.
 
-`spec.json` holds what was asked (must be the same to go on) and what was resolved at the start (kept as it is when going on);
-one process at a time, by a lock that dies with it.
+`spec.json` holds what was asked (must be the same to go on) and what was resolved at the start (kept as it is when
+going on); one process at a time, by a lock that dies with it.
 """
 
 import fcntl
@@ -17,7 +17,9 @@ from u2a_core.store.files import remove, unwritable, write_json
 
 @dataclass
 class RunFolder:
-    """The folder of one unfinished piece of work; use as a context manager, `finish` when its result stands elsewhere."""
+    """The folder of one unfinished piece of work; use as a context manager, `finish` when its result stands
+    elsewhere.
+    """
 
     path: Path
     asked: dict[str, Any]
@@ -33,31 +35,38 @@ class RunFolder:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             self._lock.close()
-            raise ScoringError(f"Another process is working in {self.path}; wait for it, or choose another name.") from error
+            raise ScoringError(
+                f"Another process is working in {self.path}; wait for it, or choose another name."
+            ) from error
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._lock:
             self._lock.close()
 
     def resume(self) -> dict[str, Any] | None:
-        """What was resolved by the interrupted run, None for a fresh start; `ScoringError` where it asked for something else."""
+        """What was resolved by the interrupted run, None for a fresh start; `ScoringError` where it asked for
+        something else.
+        """
         file = self.path / "spec.json"
         if not file.is_file():
             return None
         try:
             spec = json.loads(file.read_text(encoding="utf-8"))
-            asked, resolved = spec["asked"], spec["resolved"]
+            asked, resolved = dict(spec["asked"]), dict(spec["resolved"])
         except (ValueError, KeyError, TypeError) as error:
             raise ScoringError(f"{file} cannot be read ({error}). Say --restart to begin anew.") from error
         different = sorted(key for key in {*asked, *self.asked} if asked.get(key) != self.asked.get(key))
         if different:
             what = "; ".join(f"{key}: {asked.get(key)!r} then, {self.asked.get(key)!r} now" for key in different)
             raise ScoringError(
-                f"{self.path} holds an unfinished run that was started otherwise ({what}). Repeat its command to finish it, choose "
+                f"{self.path} holds an unfinished run that was started otherwise ({what}). Repeat its command to "
+                f"finish it, choose "
                 "another --scores name, or say --restart to throw it away."
             )
-        return dict(resolved)
+        return resolved
 
     def start(self, resolved: dict[str, Any]) -> None:
         """Record what was asked and resolved."""

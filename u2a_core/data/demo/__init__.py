@@ -1,4 +1,4 @@
-"""The embedded demo corpus: authored preference pairs whose bad sentences are known by construction (see DATA_CARD.md)."""
+"""The embedded demo corpus: authored preference pairs in which every bad sentence is known (see DATA_CARD.md)."""
 
 import hashlib
 from importlib import resources

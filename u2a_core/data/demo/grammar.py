@@ -1,7 +1,7 @@
 """The seeded grammar of the demo corpus: topics and sentence patterns (TOML) become preference pairs.
 
 Pair i of a seed depends only on the seed and on pairs before it, so a longer corpus starts with the shorter one.
-A sentence is good or bad by construction: a chosen response holds only good ones, and the spans of the bad ones are kept.
+A sentence is good or bad by construction: a chosen response holds only good ones, the spans of the bad ones are kept.
 """
 
 import random
@@ -20,10 +20,11 @@ TASKS = ("harmlessness", "helpfulness", "truthfulness")
 RESPONSE_WORDS = (20, 50)  # inclusive bounds
 PLANTED_TAG = "planted:near-duplicate"
 
-_BARE = "{text}."  # the lead that adds nothing, which alone may be used twice
 _PLANTED_SHARE = 0.08
 _HOUSE_SHARE = 0.4  # chosen responses that are the topic's house answer, which planted negatives repeat
 _SIZES = {2: 2, 3: 5, 4: 4, 5: 2}  # sentences in a response: relative frequency
+_LEAST_CORE = {"harmlessness": 2, "helpfulness": 3, "truthfulness": 2}  # content sentences of a chosen response
+_FIXED = {"steps": 2, "tips": 1, "facts": 1}  # clauses at the start of a group without which an answer is no answer
 _PROMPT_TRIES = 50
 _RESPONSE_TRIES = 500
 
@@ -151,23 +152,25 @@ def draw_prompt(rng: random.Random, topic: Topic) -> str:
 
 
 def _core(rng: random.Random, topic: Topic, count: int) -> list[Part]:
-    """`count` good clauses, shared out over the topic's groups, each group in its own order."""
+    """`count` good clauses, shared out over the topic's groups, each in its own order (see `_FIXED`)."""
     groups = list(topic.good)
     share, rest = divmod(count, len(groups))
     longer = set(rng.sample(groups, rest))
     parts: list[Part] = []
     for group in groups:
         clauses = topic.good[group]
-        kept = sorted(rng.sample(range(len(clauses)), share + (group in longer)))
+        size = share + (group in longer)
+        fixed = range(min(size, _FIXED.get(group, 0)))
+        kept = [*fixed, *sorted(rng.sample(range(len(fixed), len(clauses)), size - len(fixed)))]
         parts += [Part(clauses[place], group) for place in kept]
     return parts
 
 
-def _free_answer(rng: random.Random, topic: Topic, size: int) -> list[Part]:
-    """A good answer of `size` sentences; opener and closing only where two core sentences are left."""
+def _free_answer(rng: random.Random, topic: Topic, size: int, least: int = 2) -> list[Part]:
+    """A good answer of `size` sentences; opener and closing only where `least` core sentences are left."""
     patterns = load_patterns(topic.task)
-    opener = size >= 3 and (size == 5 or rng.random() < 0.5)
-    closing = size >= 3 + opener and rng.random() < 0.4
+    opener = size > least and (size == 5 or rng.random() < 0.5)
+    closing = size > least + opener and rng.random() < 0.4
     parts = _core(rng, topic, size - opener - closing)
     if opener:
         parts.insert(0, Part(rng.choice(patterns.good_openers[topic.verdict])))
@@ -206,19 +209,17 @@ def _sentence(text: str) -> str:
 
 
 def _render(rng: random.Random, topic: Topic, parts: Sequence[Part]) -> list[Part]:
-    """Give every clause a lead of its group (no lead twice in a response) and fill the slots."""
+    """Give every clause a lead of its group, where possible one whose first word has not begun a sentence yet."""
     patterns = load_patterns(topic.task)
-    used: set[str] = set()
     begun: set[str] = set()
-    rendered = []
+    rendered: list[Part] = []
     for part in parts:
         text = part.text.format(thing=topic.thing)
+        begun_with = {earlier.text.split()[0] for earlier in rendered}
         if part.group is not None:
             place = "later" if part.group in begun else "first"
             leads = patterns.bad_leads if part.bad else patterns.leads[part.group][place]
-            lead = rng.choice([lead for lead in leads if lead not in used] or leads)
-            if lead != _BARE:
-                used.add(lead)
+            lead = rng.choice([lead for lead in leads if lead.split()[0] not in begun_with] or leads)
             begun.add(part.group)
             text = lead.format(text=text)
         rendered.append(replace(part, text=_sentence(text)))
@@ -242,18 +243,21 @@ def _fits(text: str) -> bool:
 
 
 def _response(rng: random.Random, topic: Topic, kind: str) -> tuple[str, tuple[tuple[int, int], ...]]:
-    """A response of the kind `house`, `free` or `spoilt` within `RESPONSE_WORDS`, with the spans of its bad sentences."""
+    """A `house`, `free` or `spoilt` response within `RESPONSE_WORDS`, and the spans of its bad sentences."""
     for _ in range(_RESPONSE_TRIES):
         if kind == "house":
             parts = _house_answer(rng, topic)
         else:
-            parts = _free_answer(rng, topic, rng.choices(list(_SIZES), list(_SIZES.values()))[0])
+            size = rng.choices(list(_SIZES), list(_SIZES.values()))[0]
             if kind == "spoilt":
-                parts = _spoil(rng, topic, parts)
+                parts = _spoil(rng, topic, _free_answer(rng, topic, size))
+            else:
+                least = _LEAST_CORE[topic.task]
+                parts = _free_answer(rng, topic, max(size, least), least)
         text, spans = _join(_render(rng, topic, parts))
         if _fits(text):
             return text, spans
-    raise DataError(f"Demo topic {topic.key!r} has no {kind} response of {RESPONSE_WORDS} words; change its sentences.")
+    raise DataError(f"Demo topic {topic.key!r} has no {kind} response of 20 to 50 words; change its sentences.")
 
 
 def _pair(rng: random.Random, topic: Topic, prompt: str, source: str) -> PreferencePair:

@@ -1,0 +1,113 @@
+"""Options that several commands share, and how outcomes are printed."""
+
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from u2a_core.bundle import Bundle
+    from u2a_core.data.splits import SplitSizes
+    from u2a_core.models.loading import LoadOptions
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+PARAMETERS = click.Choice(["lora", "full"])
+SIZES = ("pa_train", "pa_test", "test", "negative_share", "forget_share")
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+bundle_argument = click.argument("bundle", type=click.Path())
+scores_option = click.option("--scores", default="default", show_default=True, help="Name of the scores file.")
+
+
+class Size(click.ParamType):
+    """A count (`300`) or a share (`0.1`)."""
+
+    name = "count or share"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | float:
+        """Whole numbers are counts, numbers with a point are shares."""
+        if isinstance(value, int | float):
+            return value
+        try:
+            return float(value) if "." in value else int(value)
+        except ValueError:
+            self.fail(f"{value!r} is neither a count (300) nor a share (0.1).", param, ctx)
+
+
+def stacked(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:
+    """Several options as one decorator, in the order given."""
+
+    def decorate(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+model_options = stacked(
+    click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda."),
+    click.option(
+        "--dtype",
+        default="auto",
+        show_default=True,
+        help="auto (bfloat16 on a GPU, float32 on a CPU), or float32, bfloat16 …",
+    ),
+    click.option(
+        "--attention", type=click.Choice(["sdpa", "eager"]), default="sdpa", show_default=True, help="Attention kernel."
+    ),
+)
+split_options = stacked(
+    click.option(
+        "--pa-train", type=Size(), default=0.10, show_default=True, help="Pairs that define J: count or share."
+    ),
+    click.option("--pa-test", type=Size(), default=0.10, show_default=True, help="Pairs for reporting only."),
+    click.option("--test", type=Size(), default=0.05, show_default=True, help="Held-out prompts."),
+    click.option(
+        "--negative-share", type=float, default=2 / 3, show_default="2/3", help="Share of the rest taken as negatives."
+    ),
+    click.option(
+        "--forget-share", type=float, default=1.0, show_default=True, help="Share of the negatives that are candidates."
+    ),
+)
+
+
+def split_sizes(settings: dict[str, Any]) -> "SplitSizes":
+    """Takes the split options out of `settings`."""
+    from u2a_core.data.splits import SplitSizes
+
+    return SplitSizes(**{name: settings.pop(name) for name in SIZES})
+
+
+def load_options(device: str, dtype: str, attention: str) -> "LoadOptions":
+    """Where and how models are loaded."""
+    from u2a_core.models.loading import LoadOptions
+
+    return LoadOptions(device, dtype, attention)
+
+
+def scored_parameters(bundle: "Bundle", asked: str | None) -> str:
+    """θ as asked for, else every parameter of a scratch policy and a LoRA on any other."""
+    return asked or ("full" if str(bundle.manifest["policy"].get("origin", "")).startswith("scratch:") else "lora")
+
+
+def printed(values: dict[str, Any], as_json: bool) -> None:
+    """Print an outcome: one JSON object, or a line a value."""
+    if as_json:
+        click.echo(json.dumps(values, ensure_ascii=False, indent=1))
+        return
+    for name, value in values.items():
+        if value in (None, {}, []):
+            continue
+        click.echo(f"{name.replace('_', ' ')}: {_told(value)}")
+
+
+def _told(value: Any) -> str:
+    if isinstance(value, dict):
+        return "".join(f"\n    {str(key).replace('_', ' ')}: {_told(part)}" for key, part in value.items())
+    if isinstance(value, list | tuple):
+        return "; ".join(
+            " ".join(f"{k}={v}" for k, v in one.items()) if isinstance(one, dict) else _told(one) for one in value
+        )
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

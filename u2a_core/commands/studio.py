@@ -1,0 +1,84 @@
+"""`u2a serve` and `u2a demo`: the dashboard in the browser, and the embedded demo from nothing to the pictures."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+
+from u2a_core.commands.options import json_option, printed
+from u2a_core.errors import BundleError
+
+
+@click.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--port", default=8501, show_default=True)
+@click.option(
+    "--browser/--no-browser", default=None, help="Open a browser window.  [default: where there is a display]"
+)
+def serve(bundle: Path, port: int, browser: bool | None) -> None:
+    """Show the scores of BUNDLE in the browser, at http://127.0.0.1:8501 and nowhere else.
+
+    \b
+    Example:
+      u2a serve my-bundle
+    """
+    from u2a_core.bundle import open_bundle
+
+    opened = open_bundle(bundle)
+    app = studio_script()
+    headless = not (has_display() if browser is None else browser)
+    command = [
+        sys.executable,
+        "-m",
+        "streamlit",
+        "run",
+        str(app),
+        "--server.address=127.0.0.1",
+        f"--server.port={port}",
+    ]
+    command += [
+        f"--server.headless={str(headless).lower()}",
+        "--browser.gatherUsageStats=false",
+        "--",
+        str(opened.path.resolve()),
+    ]
+    click.echo(f"Studio at http://127.0.0.1:{port} (Ctrl-C ends it)")
+    raise SystemExit(subprocess.run(command, cwd=app.parent, check=False).returncode)  # noqa: S603 - our own command line
+
+
+@click.command()
+@click.option("--out", type=click.Path(path_type=Path), default=None, help="Folder of the demo.  [default: cache/demo]")
+@click.option("--open/--no-open", "open_", default=None, help="Open the picture.  [default: where there is a display]")
+@json_option
+def demo(out: Path | None, open_: bool | None, as_json: bool) -> None:
+    """Make the embedded demo (data, policy, reward model, scores) if it is not there yet, and show its pictures.
+
+    \b
+    Example:
+      u2a demo
+    """
+    from u2a_core.demo import build_demo, demo_folder, demo_pictures
+
+    folder = out or demo_folder()
+    pictures = demo_pictures(build_demo(folder), folder)
+    printed({"bundle": str(folder), **{name: str(path) for name, path in pictures.items()}}, as_json)
+    if has_display() if open_ is None else open_:
+        click.launch(pictures["influence"].resolve().as_uri())
+
+
+def studio_script() -> Path:
+    """`app.py`: inside the installed package, else beside it in a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    for candidate in (package / "_studio" / "app.py", package.parent / "app.py"):
+        if candidate.is_file():
+            return candidate
+    raise BundleError("The dashboard's app.py is missing from this installation; install u2a-studio again.")
+
+
+def has_display() -> bool:
+    """Whether a browser window could open here."""
+    if sys.platform.startswith(("win", "darwin")):
+        return True
+    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")) and "CI" not in os.environ

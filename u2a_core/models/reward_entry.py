@@ -1,0 +1,18 @@
+"""`u2a reward --model / --implicit`: an existing model becomes the bundle's token reward, after it was seen to work."""
+
+from pathlib import Path
+
+from u2a_core.bundle import Bundle
+from u2a_core.models.loading import LoadOptions, is_local, load_causal, load_tokenizer
+from u2a_core.models.reward import ClassifierReward, ImplicitReward
+
+
+def set_reward(bundle: Bundle, kind: str, path: str, beta: float, options: LoadOptions) -> Bundle:
+    """Load the model once to prove that it fits (`ModelError` where it does not), then name it in the manifest."""
+    if kind == "classifier":
+        ClassifierReward(path, options)
+    else:
+        policy = load_causal(bundle.policy_path, options)
+        ImplicitReward(path, policy, load_tokenizer(bundle.policy_path), beta, options)
+    stored = bundle.relative(Path(path).expanduser()) if is_local(path) else path
+    return bundle.updated(reward={"kind": kind, "path": stored, "beta": beta, "origin": path})
