@@ -41,9 +41,9 @@ DECODER = {
     "num_key_value_heads": 2,
     "max_position_embeddings": 64,
 }
-# Between them: tied and untied heads, Linear and Conv1D, with and without bias, LayerNorm and RMSNorm, learned and rotary
-# positions, norms of [N, L, heads, d] before the transpose (Qwen3) and after it, [N, heads, L, d] (Gemma 3, where one of
-# the two layers also attends within a window shorter than the sequences).
+# Between them: tied and untied heads, Linear and Conv1D, with and without bias, LayerNorm and RMSNorm, learned and
+# rotary positions, norms over each attention head before the transpose ([N, L, H, d], Qwen3) and after it
+# ([N, H, L, d], Gemma 3), and attention within a window shorter than the sequences (Gemma 3's first layer).
 ARCHITECTURES: dict[str, Callable[[], tuple[type[nn.Module], PretrainedConfig]]] = {
     "llama": lambda: (LlamaForCausalLM, LlamaConfig(**DECODER)),
     "gpt2": lambda: (
@@ -56,7 +56,11 @@ ARCHITECTURES: dict[str, Callable[[], tuple[type[nn.Module], PretrainedConfig]]]
     "gemma3": lambda: (
         Gemma3ForCausalLM,
         Gemma3TextConfig(
-            **DECODER, head_dim=8, sliding_window=5, layer_types=["sliding_attention", "full_attention"], pad_token_id=None
+            **DECODER,
+            head_dim=8,
+            sliding_window=5,
+            layer_types=["sliding_attention", "full_attention"],
+            pad_token_id=None,
         ),
     ),
 }
@@ -98,8 +102,8 @@ def _scatter(model: nn.Module, only: str = "") -> None:
 def _norms_in_float64(model: nn.Module) -> None:
     """Replace RMSNorm's forward by the same formula without its cast to float32.
 
-    transformers normalises in float32 even in a float64 model, which bounds any agreement by 1e-7. Nothing else downcasts
-    what depends on θ: rotary angles are float32, but constants; the head and sdpa keep float64.
+    transformers normalises in float32 even in a float64 model, which bounds any agreement by 1e-7. Nothing else
+    downcasts what depends on θ: rotary angles are float32, but constants; the head and sdpa keep float64.
     """
     for module in model.modules():
         if type(module).__name__.endswith("RMSNorm"):
@@ -140,7 +144,7 @@ def responses() -> list[EncodedResponse]:
 
 @pytest.fixture(scope="session")
 def naive_logps() -> NaiveLogps:
-    """A function that gives log π of one example's response tokens, [T], by the plain way: the whole forward, no padding."""
+    """A function that gives log π of one example's response tokens, [T]: no padding, the head at every position."""
     return _naive_logps
 
 
@@ -153,15 +157,15 @@ def _naive_logps(model: nn.Module, example: EncodedResponse) -> Tensor:
 
 @pytest.fixture(scope="session")
 def encode_pairs() -> Callable[..., list[EncodedPair]]:
-    """A function that makes five preference pairs with `shift`ed log-probabilities at the reference (0: the policy is at θ0)."""
+    """A function that makes five preference pairs; `shift` moves their reference off the policy (0: it is at θ0)."""
 
     def make(policy: Policy, shift: float = 0.0) -> list[EncodedPair]:
         chosen = [_encode_lengths(*lengths) for lengths in [(2, 3), (4, 1), (1, 6), (3, 3), (5, 2)]]
         rejected = [_encode_lengths(*lengths) for lengths in [(2, 5), (4, 4), (1, 2), (3, 1), (5, 3)]]
         with torch.no_grad():
-            sums = [[float(_naive_logps(policy.model, one).double().sum()) for one in side] for side in (chosen, rejected)]
-        references = [[value + shift * (number + 1) for number, value in enumerate(sums[0])], sums[1]]
-        return [EncodedPair(*parts) for parts in zip(chosen, rejected, *references, strict=True)]
+            sums = [float(_naive_logps(policy.model, one).double().sum()) for one in chosen + rejected]
+        moved = [value + shift * number for number, value in enumerate(sums[: len(chosen)], start=1)]
+        return [EncodedPair(*parts) for parts in zip(chosen, rejected, moved, sums[len(chosen) :], strict=True)]
 
     return make
 
@@ -199,10 +203,15 @@ def row_batch() -> type[RowBatch]:
 
 @pytest.fixture(scope="session")
 def row_influence() -> Callable[..., Tensor]:
-    """A function that gives ΔPA [N] of rows unlearned by GA, from a model, its log-likelihood, ∇J and λ, as scoring does."""
+    """A function that gives ΔPA [N] of rows unlearned by GA, from model, log-likelihood, ∇J and λ, as scoring does."""
 
     def influence(
-        backend: str, model: nn.Module, compute: TokenLogps, batch: RowBatch, gradient: dict[str, Tensor], damping: float
+        backend: str,
+        model: nn.Module,
+        compute: TokenLogps,
+        batch: RowBatch,
+        gradient: dict[str, Tensor],
+        damping: float,
     ) -> Tensor:
         direction, norm = unit_direction(curvature_solution(gradient, damping))
         mode = make_backend(backend, model, direction, compute)

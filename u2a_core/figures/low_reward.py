@@ -185,7 +185,12 @@ def _layout(
             },
             "tickformat": ".3~%",
         },
-        "yaxis": {**axis, "title": {"text": "ΔPA of the group: mean of its members, nats per pair", **small}},
+        "yaxis": {
+            **axis,
+            "title": {"text": "ΔPA of the group: mean of its members, nats per pair", **small},
+            "exponentformat": "power",
+            "minexponent": 5,
+        },
         "shapes": [{**zero, "line": {"color": colours.muted, "width": 1.4}}],
         "annotations": _side_notes(colours),
         "legend": legend,

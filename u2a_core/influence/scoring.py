@@ -202,7 +202,7 @@ class _Job:
         done = self.run_folder.path / "gradient.safetensors"
         if done.is_file():
             stored = load_file(done, device=str(self.policy.device))
-            return float(stored.pop("__value__")), stored
+            return float(stored["__value__"]), {name: stored[name] for name in self.policy.theta}  # same order, same sums
         pairs = self._encoded_pairs()
         measure = alignment(self.config.alignment, self.config.alignment_beta)
         checkpoint = self.run_folder.path / "gradient-checkpoint.safetensors"

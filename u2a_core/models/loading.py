@@ -57,12 +57,12 @@ class LoadOptions:
 
 def load_config(path: str) -> Any:
     """The model's configuration."""
-    return _guarded(path, "model", lambda: AutoConfig.from_pretrained(path, trust_remote_code=False))
+    return _guarded(path, "model", lambda place: AutoConfig.from_pretrained(place, trust_remote_code=False))
 
 
 def load_tokenizer(path: str) -> Any:
     """The tokenizer; one without padding token pads with its end-of-text token (no result depends on the filler)."""
-    tokenizer = _guarded(path, "tokenizer", lambda: AutoTokenizer.from_pretrained(path, trust_remote_code=False))
+    tokenizer = _guarded(path, "tokenizer", lambda place: AutoTokenizer.from_pretrained(place, trust_remote_code=False))
     if tokenizer.eos_token_id is None:
         raise ModelError(
             f"The tokenizer of {path} has no end-of-text token, so a response would have no end: set "
@@ -107,10 +107,10 @@ def is_local(path: str) -> bool:
 def _load(kind: Any, path: str, options: LoadOptions, may_lack: tuple[str, ...] = (), **settings: Any) -> nn.Module:
     device, dtype = options.resolve_device(), options.resolve_dtype()
 
-    def load(attention: str) -> nn.Module:
+    def load(place: str, attention: str) -> nn.Module:
         with _quiet():
             model, info = kind.from_pretrained(
-                path,
+                place,
                 dtype=dtype,
                 attn_implementation=attention,
                 trust_remote_code=False,
@@ -127,12 +127,12 @@ def _load(kind: Any, path: str, options: LoadOptions, may_lack: tuple[str, ...] 
             )
         return model.to(device).eval()  # type: ignore[no-any-return]
 
-    def attempt() -> nn.Module:
+    def attempt(place: str) -> nn.Module:
         try:
-            return load(options.attention)
+            return load(place, options.attention)
         except ValueError as error:
             if options.attention == "sdpa" and "attention" in str(error).lower():
-                return load("eager")
+                return load(place, "eager")
             raise
 
     return _guarded(path, "model", attempt)
@@ -153,7 +153,7 @@ class _quiet:  # noqa: N801 - used as a statement
             transformers_logging.enable_progress_bar()
 
 
-def _guarded(path: str, what: str, load: Callable[[], Loaded]) -> Loaded:
+def _guarded(path: str, what: str, load: Callable[[str], Loaded]) -> Loaded:
     folder = Path(path).expanduser()
     if is_local(path):
         if not folder.is_dir():
@@ -171,7 +171,7 @@ def _guarded(path: str, what: str, load: Callable[[], Loaded]) -> Loaded:
                 "transformers (`save_pretrained` writes safetensors)."
             )
     try:
-        return load()
+        return load(str(folder) if is_local(path) else path)
     except LOADING_FAULTS as error:
         offline = (
             "" if is_local(path) else " If the hub cannot be reached from here, download it first and name the folder."

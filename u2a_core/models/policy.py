@@ -71,8 +71,8 @@ def attach_adapter(model: nn.Module, adapter: str, trainable: bool) -> nn.Module
     """Put an existing PEFT adapter, saved as safetensors, on the model."""
     from peft import PeftModel
 
-    folder = Path(adapter).expanduser()
-    if is_local(adapter) and not (folder / "adapter_model.safetensors").is_file():
+    place = str(Path(adapter).expanduser()) if is_local(adapter) else adapter
+    if is_local(adapter) and not (Path(place) / "adapter_model.safetensors").is_file():
         raise ModelError(
             f"{adapter} is no adapter folder: it has no adapter_model.safetensors. Save it with PEFT's "
             f"`save_pretrained`."
@@ -80,7 +80,7 @@ def attach_adapter(model: nn.Module, adapter: str, trainable: bool) -> nn.Module
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*missing adapter keys.*")  # PEFT would leave those at random
         try:
-            return PeftModel.from_pretrained(model, adapter, is_trainable=trainable)  # type: ignore[no-any-return]
+            return PeftModel.from_pretrained(model, place, is_trainable=trainable)  # type: ignore[no-any-return]
         except (*LOADING_FAULTS, UserWarning) as error:
             raise ModelError(
                 f"Could not put the adapter {adapter} on the policy: "

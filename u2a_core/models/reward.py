@@ -106,8 +106,5 @@ def aligned_values(values: Floats, own: EncodedResponse, other: EncodedResponse)
             "policy's tokens. Use a reward model with a fast tokenizer."
         )
     ends = np.array([end for _, end in own.spans])
-    last, total = len(values) - 1, own.spans[-1][1]
-    places = [
-        last if start == end == total else min(int(np.searchsorted(ends, end)), last) for start, end in other.spans
-    ]
-    return values[places]
+    last = len(values) - 1
+    return values[[*(min(int(np.searchsorted(ends, end)), last) for _, end in other.spans[:-1]), last]]
