@@ -4,12 +4,16 @@ import streamlit as st
 
 from u2a_core.dashboard.bundle_view import chart, chosen_scores, theme
 from u2a_core.figures.influence import HOW_TO_READ, InfluenceOptions, influence_figure
+from u2a_core.figures.palette import PaletteName
+from u2a_core.figures.polar import RadiusMode
 
 st.title("Influence of negative examples")
 st.text(HOW_TO_READ)
 left, right = st.columns(2)
-radius = left.segmented_control("Radius", ["linear", "signed-log", "rank"], default="linear") or "linear"
-palette = right.segmented_control("Colours", ["paper", "okabe-ito"], default="paper") or "paper"
+radii: list[RadiusMode] = ["linear", "signed-log", "rank"]
+palettes: list[PaletteName] = ["paper", "okabe-ito"]
+radius = left.segmented_control("Radius", radii, default="linear") or "linear"
+palette = right.segmented_control("Colours", palettes, default="paper") or "paper"
 scores = chosen_scores()
 if scores is not None:
     chart(influence_figure(scores, InfluenceOptions(radius, palette, theme(), distribution=True)))

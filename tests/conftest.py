@@ -1,6 +1,6 @@
 """Small policies of four architectures with random weights, and encoded responses of mixed lengths."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from types import MethodType, SimpleNamespace
 
@@ -64,6 +64,15 @@ ARCHITECTURES: dict[str, Callable[[], tuple[type[nn.Module], PretrainedConfig]]]
         ),
     ),
 }
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """One thread within the module: in models of this size more of them only wait for one another."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

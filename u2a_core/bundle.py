@@ -13,12 +13,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import tomli_w
-
 from u2a_core.data.table import PairTable, read_pairs
 from u2a_core.errors import BundleError
 from u2a_core.store.files import file_sha256, replacing
 from u2a_core.store.fingerprints import model_fingerprint, text_sha256
+from u2a_core.store.scores import Scores, read_scores
 
 FORMAT_VERSION = 1
 MANIFEST = "bundle.toml"
@@ -116,11 +115,26 @@ class Bundle:
         table = read_pairs(path)
         if file_sha256(path) != self.data_hash:
             raise BundleError(
-                f"{path} changed since the bundle was prepared (its SHA-256 is not the one in {MANIFEST}). "
-                f"Restore it, or make the "
-                "bundle again with `u2a prepare`."
+                f"{path} changed since the bundle was prepared (its SHA-256 is not the one in {MANIFEST}). Restore "
+                "it, or make the bundle again with `u2a prepare`."
             )
         return table
+
+    def scores(self, name: str) -> Scores:
+        """The scores called `name`; `BundleError` where there are none, or where data or models changed since."""
+        path = self.scores_folder / f"{name}.parquet"
+        if not path.is_file():
+            others = ", ".join(sorted(file.stem for file in self.scores_folder.glob("*.parquet")))
+            there = f"It has: {others} (choose with --scores)." if others else f"Run `u2a score {self.path}` first."
+            raise BundleError(f"The bundle {self.path} has no scores called '{name}'. {there}")
+        scores = read_scores(path)
+        if scores.metadata["bundle_hash"] != self.hash:
+            raise BundleError(
+                f"{path} was computed from another state of the bundle {self.path}: its data, policy or reward model "
+                "changed since (their hashes differ). Run `u2a score` again with --restart, or under another "
+                "--scores name."
+            )
+        return scores
 
     def updated(self, **sections: dict[str, Any] | None) -> "Bundle":
         """The bundle with whole manifest sections replaced (None: removed), written at once."""
@@ -141,6 +155,8 @@ class Bundle:
 
 def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
     """Write `bundle.toml` atomically."""
+    import tomli_w  # scoring on a bare machine reads bundles, and needs no writer
+
     with replacing(folder / MANIFEST) as part:
         part.write_text(tomli_w.dumps(manifest), encoding="utf-8")
 
@@ -151,8 +167,8 @@ def open_bundle(path: str | Path) -> Bundle:
     file = folder / MANIFEST
     if not file.is_file():
         raise BundleError(
-            f"There is no bundle at {folder} (no {MANIFEST} in it). Make one with `u2a prepare DATA --policy … "
-            f"--out {folder}`."
+            f"There is no bundle at {folder} (no {MANIFEST} in it). Make one with `u2a prepare DATA --policy … --out "
+            f"{folder}`."
         )
     try:
         manifest = tomllib.loads(file.read_text(encoding="utf-8"))

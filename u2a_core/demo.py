@@ -9,7 +9,7 @@ from pathlib import Path
 from u2a_core.bundle import MANIFEST, Bundle, open_bundle
 from u2a_core.data.demo import demo_pairs
 from u2a_core.data.pairs import PreferencePair
-from u2a_core.figures.show import ShowConfig, current_scores, show
+from u2a_core.figures.show import ShowConfig, show
 from u2a_core.store.files import replacing
 
 PAIRS, SEED = 1200, 0
@@ -49,7 +49,6 @@ def build_demo(folder: Path, count: int = PAIRS) -> Bundle:
 
 def demo_pictures(bundle: Bundle, folder: Path) -> dict[str, Path]:
     """Figure 1 and Figure 2 of the demo, written beside its bundle."""
-    current_scores(bundle, "default")
     pictures = {name: folder / f"{name}.html" for name in ("influence", "low-reward")}
     for name, path in pictures.items():
         show(bundle, "default", ShowConfig(name), path)

@@ -44,15 +44,13 @@ def guarded() -> Iterator[None]:
             raise
         where = f" {error.filename}" if error.filename else ""
         raise StorageError(
-            f"Could not write{where}: {error.strerror}. Free some space, or choose a folder that you may write "
-            f"to, and run the same "
-            "command again; what was finished is kept."
+            f"Could not write{where}: {error.strerror}. Free some space, or choose a folder that you may write to, "
+            "and run the same command again; what was finished is kept."
         ) from error
     except RuntimeError as error:
         if type(error).__name__ != "OutOfMemoryError" and "not enough memory" not in str(error):
             raise
         raise StorageError(
             "The device ran out of memory. Run the same command with a smaller --token-budget (or --batch-size), "
-            "with --params lora, or on a "
-            "machine with more memory; what was finished is kept."
+            "with --params lora, or on a machine with more memory; what was finished is kept."
         ) from error

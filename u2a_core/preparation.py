@@ -84,9 +84,8 @@ def _length(config: PrepareConfig) -> int:
     context = context_length(load_config(config.policy))
     if config.max_length and context and config.max_length > context:
         raise ModelError(
-            f"--max-length {config.max_length} is more than the {context} tokens that {config.policy} can attend "
-            f"to: use at most "
-            f"{context}, or leave --max-length out."
+            f"--max-length {config.max_length} is more than the {context} tokens that {config.policy} can attend to: "
+            f"use at most {context}, or leave --max-length out."
         )
     return config.max_length or min(DEFAULT_LENGTH, context or DEFAULT_LENGTH)
 
@@ -112,9 +111,8 @@ def _within_length(loaded: LoadedPairs, encoder: ResponseEncoder) -> tuple[list[
         left_out["too long"] += len(loaded.pairs) - len(kept)
     if not kept:
         raise DataError(
-            f"Every one of the {len(loaded.pairs)} pairs has a response of {encoder.max_length} tokens or more "
-            f"(the longest has "
-            f"{longest}): raise --max-length."
+            f"Every one of the {len(loaded.pairs)} pairs has a response of {encoder.max_length} tokens or more (the "
+            f"longest has {longest}): raise --max-length."
         )
     return kept, left_out
 

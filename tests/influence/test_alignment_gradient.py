@@ -23,6 +23,7 @@ from u2a_core.models.policy import Policy, load_policy
 from u2a_core.objectives.alignment import PairValue, alignment
 from u2a_core.store.progress import Progress
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 SMALL_BUDGET, LARGE_BUDGET = 1, 1000  # one pair a batch; all five in one
 
 

@@ -19,6 +19,7 @@ from u2a_core.influence.logprobs import response_logps
 from u2a_core.objectives.alignment import alignment
 from u2a_core.objectives.forgetting import forgetting_objective, gradient_ascent
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 BACKENDS = ("forward", "reverse")
 N, D, DAMPING = 7, 3, 2.5
 

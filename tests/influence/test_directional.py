@@ -24,6 +24,7 @@ from u2a_core.influence.logprobs import response_logps
 from u2a_core.models.policy import Policy
 from u2a_core.objectives.forgetting import forgetting_objective
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 ARCHITECTURES = ("llama", "gpt2", "qwen3", "gemma3")
 SCORED = ("lora", "full")
 BACKENDS = ("forward", "reverse")

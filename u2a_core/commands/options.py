@@ -20,7 +20,7 @@ bundle_argument = click.argument("bundle", type=click.Path())
 scores_option = click.option("--scores", default="default", show_default=True, help="Name of the scores file.")
 
 
-class Size(click.ParamType):
+class Size(click.ParamType):  # type: ignore[type-arg]
     """A count (`300`) or a share (`0.1`)."""
 
     name = "count or share"

@@ -58,10 +58,9 @@ def score(
       u2a score my-bundle --objective npo --params lora --scores npo
     """
     from u2a_core.bundle import open_bundle
-    from u2a_core.figures.show import summary
     from u2a_core.influence.scoring import ScoreConfig
     from u2a_core.influence.scoring import score as run
-    from u2a_core.store.scores import read_scores
+    from u2a_core.store.scores import read_scores, summary
 
     opened = open_bundle(bundle)
     settings["parameters"] = scored_parameters(opened, settings["parameters"])
@@ -99,8 +98,9 @@ def show(
     from u2a_core.bundle import open_bundle
     from u2a_core.figures.influence import InfluenceOptions
     from u2a_core.figures.low_reward import LowRewardOptions
-    from u2a_core.figures.show import ShowConfig, summary
+    from u2a_core.figures.show import ShowConfig
     from u2a_core.figures.show import show as run
+    from u2a_core.store.scores import summary
 
     config = ShowConfig(
         figure,

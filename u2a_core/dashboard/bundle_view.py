@@ -8,7 +8,6 @@ import streamlit as st
 
 from u2a_core.bundle import open_bundle
 from u2a_core.errors import U2AError
-from u2a_core.figures.show import current_scores
 from u2a_core.store.scores import Scores
 
 # Plotly's own button would upload the figure, data-set text included, to a public server.
@@ -51,7 +50,7 @@ def chosen_scores() -> Scores | None:
         return None
     path, name = chosen
     try:
-        return current_scores(open_bundle(path), name)
+        return open_bundle(path).scores(name)
     except U2AError as error:
         st.error("These scores cannot be shown.")
         st.text(str(error))

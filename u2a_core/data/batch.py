@@ -68,7 +68,9 @@ def collate(examples: Sequence[EncodedResponse], pad_id: int, padding_side: str 
     longest = max(example.length for example in examples)
     ids = torch.full((len(examples), longest), pad_id, dtype=torch.long)
     mask = torch.zeros_like(ids)
-    rows, columns, steps = [], [], []
+    rows: list[int] = []
+    columns: list[int] = []
+    steps: list[int] = []
     for row, example in enumerate(examples):
         start = 0 if padding_side == "right" else longest - example.length
         ids[row, start : start + example.length] = torch.tensor(example.prompt_ids + example.response_ids)

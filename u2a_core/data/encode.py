@@ -1,8 +1,8 @@
 """Encoding: prompt and response become token ids, by the tokenizer's own chat template where it has one.
 
 Prompt ids and response ids are made apart and joined, so that a response's tokens never depend on where its prompt
-ends; the beginning-of-text token occurs at most once, the end-of-text token closes every response and counts as one of its
-tokens. Truncation takes from the prompt's left; a response is never cut.
+ends; the beginning-of-text token occurs at most once, the end-of-text token closes every response and counts as one of
+its tokens. Truncation takes from the prompt's left; a response is never cut.
 """
 
 from collections.abc import Iterable, Sequence
@@ -63,8 +63,8 @@ class ResponseEncoder:
         room = self.max_length - len(response_ids)
         if room < 1:
             raise DataError(
-                f"The response of example {id} has {len(response_ids)} tokens and leaves no room for its prompt within "
-                f"{self.max_length}: prepare the bundle with a larger --max-length, or remove the example."
+                f"The response of example {id} has {len(response_ids)} tokens and leaves no room for its prompt "
+                f"within {self.max_length}: prepare the bundle with a larger --max-length, or remove the example."
             )
         kept = self._cut(prompt_ids, room)
         return EncodedResponse(id, kept, response_ids, texts, spans, len(prompt_ids) - len(kept))
@@ -97,8 +97,7 @@ class ResponseEncoder:
         except Exception as error:
             raise ModelError(
                 f"The tokenizer's chat template refuses example {id} (roles {[turn['role'] for turn in turns]}): "
-                f"{error}. "
-                "Choose a policy whose template allows these roles, or remove such examples."
+                f"{error}. Choose a policy whose template allows these roles, or remove such examples."
             ) from error
         return str(text)
 

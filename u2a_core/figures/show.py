@@ -2,15 +2,15 @@
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from u2a_core.bundle import Bundle
-from u2a_core.errors import BundleError, DataError
+from u2a_core.errors import DataError
 from u2a_core.figures import influence, low_reward
 from u2a_core.figures.export import write_html
 from u2a_core.figures.influence import InfluenceOptions, influence_figure, paper_influence_figure
 from u2a_core.figures.low_reward import LowRewardOptions, low_reward_figure
-from u2a_core.store.scores import Scores, read_scores
+from u2a_core.store.scores import Scores
 
 FigureName = Literal["influence", "low-reward"]
 
@@ -25,30 +25,9 @@ class ShowConfig:
     low_reward: LowRewardOptions = field(default_factory=LowRewardOptions)
 
 
-def current_scores(bundle: Bundle, name: str) -> Scores:
-    """The bundle's scores called `name`; `BundleError` where there are none, or data or models changed since."""
-    path = bundle.scores_folder / f"{name}.parquet"
-    if not path.is_file():
-        others = sorted(file.stem for file in bundle.scores_folder.glob("*.parquet"))
-        there = (
-            f"It has: {', '.join(others)} (choose with --scores)."
-            if others
-            else f"Run `u2a score {bundle.path}` first."
-        )
-        raise BundleError(f"The bundle {bundle.path} has no scores called '{name}'. {there}")
-    scores = read_scores(path)
-    if scores.metadata["bundle_hash"] != bundle.hash:
-        raise BundleError(
-            f"{path} was computed from another state of the bundle {bundle.path}: its data, policy or reward "
-            f"model changed since (their "
-            "hashes differ). Run `u2a score` again with --restart, or under another --scores name."
-        )
-    return scores
-
-
 def show(bundle: Bundle, scores_name: str, config: ShowConfig, out: Path) -> Scores:
     """Write the figure to `out` (light, and dark where the reader's system is); returns the scores shown."""
-    scores = current_scores(bundle, scores_name)
+    scores = bundle.scores(scores_name)
     metadata = {"bundle": str(bundle.path), "scores": scores_name, **scores.metadata}
     if config.figure == "influence":
         draw = paper_influence_figure if config.paper_style else influence_figure
@@ -66,8 +45,7 @@ def show(bundle: Bundle, scores_name: str, config: ShowConfig, out: Path) -> Sco
         if scores.metadata["low_reward_threshold"] is None:
             raise DataError(
                 f"The scores '{scores_name}' hold no token rewards. Run `u2a reward {bundle.path} --train` (or "
-                f"--model, --implicit) and "
-                "`u2a score` again with --restart."
+                "--model, --implicit) and `u2a score` again with --restart."
             )
         light, dark = (low_reward_figure(scores, replace(config.low_reward, theme=theme)) for theme in _THEMES)
         title = f"Figure 2: low-reward tokens · {bundle.name}"
@@ -75,20 +53,6 @@ def show(bundle: Bundle, scores_name: str, config: ShowConfig, out: Path) -> Sco
     else:
         raise DataError(f"There is no figure '{config.figure}'; choose influence or low-reward.")
     return scores
-
-
-def summary(scores: Scores) -> dict[str, Any]:
-    """The scores in a few numbers: counts by sign, quantiles of ΔPA in nats per pair, mean low-reward proportion."""
-    delta = scores.table["delta_pa"]
-    low = scores.table["low_reward_proportion"]
-    return {
-        "candidates": len(delta),
-        "help": int((delta > 0).sum()),
-        "hurt": int((delta < 0).sum()),
-        "delta_pa_sum": float(delta.sum()),
-        "delta_pa_quantiles": {f"{share:g}": float(delta.quantile(share)) for share in (0.0, 0.25, 0.5, 0.75, 1.0)},
-        "mean_low_reward_proportion": None if low.isna().all() else float(low.mean()),
-    }
 
 
 _THEMES: tuple[Literal["light"], Literal["dark"]] = ("light", "dark")

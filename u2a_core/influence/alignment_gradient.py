@@ -80,9 +80,8 @@ def alignment_gradient(
             parameter.grad = None
     if not math.isfinite(value) or not all(bool(part.isfinite().all()) for part in sums.values()):
         raise ScoringError(
-            "J or its gradient on pa_train is not finite: the policy overflows on its own data. Load it with "
-            "--dtype float32, and check "
-            "its weights with `u2a doctor`."
+            "J or its gradient on pa_train is not finite: the policy overflows on its own data. Load it with --dtype "
+            "float32, and check its weights with `u2a doctor`."
         )
     return AlignmentGradient(value, sums)
 

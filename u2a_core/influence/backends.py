@@ -78,8 +78,8 @@ def choose_backend(
             reasons.append(f"{name} is not supported by this model")
         elif room < longest and len(order) > 1 and name == order[0]:
             reasons.append(
-                f"{name} would need about {bytes_per_token(policy, name, longest) * longest / 2**30:.1f} GiB for "
-                f"one example"
+                f"{name} would need about {bytes_per_token(policy, name, longest) * longest / 2**30:.1f} GiB for one "
+                "example"
             )
         else:
             why = (
@@ -90,9 +90,8 @@ def choose_backend(
             fitting = max(SMALLEST_BUDGET, min(LARGEST_BUDGET if policy.device.type == "cuda" else 4096, room))
             return BackendChoice(name, budget or fitting, why)
     raise ScoringError(
-        f"Neither back end can score this model here ({'; '.join(reasons)}). Load it with --attention eager, use "
-        f"a shorter "
-        "--max-length, or a machine with more memory."
+        f"Neither back end can score this model here ({'; '.join(reasons)}). Load it with --attention eager, use a "
+        "shorter --max-length, or a machine with more memory."
     )
 
 
@@ -120,7 +119,7 @@ def _refusal(name: str, tokens: bool, policy: Policy, example: EncodedResponse) 
         if isinstance(error, torch.OutOfMemoryError):
             raise
         return ScoringError(
-            f"The {name} back end cannot differentiate this model ({str(error).splitlines()[0][:200]}): use the "
-            f"other one."
+            f"The {name} back end cannot differentiate this model ({str(error).splitlines()[0][:200]}): use the other "
+            "one."
         )
     return None

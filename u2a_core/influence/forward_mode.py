@@ -41,17 +41,16 @@ class ForwardMode:
         """log π(y_t) and ⟨v, ∇log π(y_t)⟩, [M] each; `ScoringError` where an operation has no forward rule."""
         try:
             with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-                logps, tangents = jvp(
+                logps, tangents = jvp(  # type: ignore[misc]
                     lambda theta: functional_call(self._caller, theta, (batch,)), (self._primals,), (self._tangents,)
                 )
         except (NotImplementedError, RuntimeError) as error:
             if not _lacks_rule(error):
                 raise
             raise ScoringError(
-                "The model refuses the dual pass of the forward back end (an operation, most often its "
-                "attention, has no "
-                f"forward-mode rule): {_first_line(error)}. Use --backend reverse, or load the model with "
-                f"--attention eager."
+                "The model refuses the dual pass of the forward back end (an operation, most often its attention, "
+                f"has no forward-mode rule): {_first_line(error)}. Use --backend reverse, or load the model with "
+                "--attention eager."
             ) from error
         return logps, tangents
 

@@ -20,17 +20,15 @@ def response_logps(model: nn.Module, batch: ResponseBatch) -> Tensor:
     if takes_position_ids(model):
         inputs["position_ids"] = batch.position_ids
     with head_at(model, batch.rows, batch.columns - 1):
-        logits = model(**inputs, use_cache=False).logits[0]  # [M, V]
-    logits = logits if logits.dtype == torch.float64 else logits.float()
+        output: Tensor = model(**inputs, use_cache=False).logits[0]  # [M, V]
+    logits = output if output.dtype == torch.float64 else output.float()
     return logits.gather(1, batch.targets[:, None])[:, 0] - logits.logsumexp(1)
 
 
 @contextmanager
 def head_at(model: nn.Module, rows: Tensor, columns: Tensor) -> Iterator[None]:
-    """Within the block the output layer sees hidden states [1, M, d], those at (rows, columns), in place of [N, L,
-    d].
-    """
-    head = model.get_output_embeddings()  # type: ignore[operator]
+    """Within the block the output layer sees the hidden states at (rows, columns), [1, M, d] instead of [N, L, d]."""
+    head: nn.Module = model.get_output_embeddings()  # type: ignore[operator]
     handle = head.register_forward_pre_hook(lambda _module, inputs: (inputs[0][rows, columns][None],))
     try:
         yield
@@ -40,5 +38,7 @@ def head_at(model: nn.Module, rows: Tensor, columns: Tensor) -> Iterator[None]:
 
 def takes_position_ids(model: nn.Module) -> bool:
     """Whether the model under any adapter accepts explicit positions (some, with ALiBi for one, know none)."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base: Any = model
+    if hasattr(base, "get_base_model"):
+        base = base.get_base_model()
     return "position_ids" in inspect.signature(base.forward).parameters

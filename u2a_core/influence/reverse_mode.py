@@ -37,12 +37,15 @@ class _Owner:
             if type(self.module) is nn.Linear:
                 return linear(args[0], weight, bias)
             if type(self.module) is Conv1D:
-                product = args[0] @ weight
+                product: Tensor = args[0] @ weight
                 return product if bias is None else product + bias
             if type(self.module) is nn.Embedding:
                 return embedding(args[0], weight)
         primals = {name: getattr(self.module, name).detach() for name in self.direction}
-        _, tangent = jvp(lambda own: functional_call(self.module, own, args, kwargs), (primals,), (self.direction,))
+        dual = jvp(
+            lambda own: functional_call(self.module, own, args, kwargs), (primals,), (self.direction,)
+        )
+        tangent: Tensor = dual[1]
         return tangent
 
 
@@ -128,8 +131,7 @@ class ReverseMode:
             if not isinstance(output, Tensor):
                 raise ScoringError(
                     f"The module {owner.name} ({type(owner.module).__name__}) does not return one tensor, so the "
-                    f"reverse back end "
-                    "cannot read its gradient: use --backend forward."
+                    "reverse back end cannot read its gradient: use --backend forward."
                 )
             if self._recomputing:
                 return output
@@ -164,9 +166,9 @@ class ReverseMode:
             totals += batch.per_sample(products[0])
         else:
             raise ScoringError(
-                f"The module {tap.owner.name} returns {tuple(gradient.shape)} for a batch of "
-                f"{tuple(batch.shape)}: its rows "
-                "cannot be told apart by sample, so the reverse back end cannot use it. Use --backend forward."
+                f"The module {tap.owner.name} returns {tuple(gradient.shape)} for a batch of {tuple(batch.shape)}: "
+                "its rows cannot be told apart by sample, so the reverse back end cannot use it. Use --backend "
+                "forward."
             )
 
 

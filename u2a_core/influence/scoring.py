@@ -90,9 +90,8 @@ def score(
         if done.get("asked") == asked:
             return ScoreOutcome(path, True, done["backend"])
         raise BundleError(
-            f"{path} exists already and was made otherwise, or from another state of the bundle. Choose another "
-            f"name with --scores, or "
-            "say --restart to replace it."
+            f"{path} exists already and was made otherwise, or from another state of the bundle. Choose another name "
+            "with --scores, or say --restart to replace it."
         )
     with RunFolder(folder, asked) as run:
         backend = _Job(bundle, config, run, show).run(path)
@@ -202,7 +201,8 @@ class _Job:
         done = self.run_folder.path / "gradient.safetensors"
         if done.is_file():
             stored = load_file(done, device=str(self.policy.device))
-            return float(stored["__value__"]), {name: stored[name] for name in self.policy.theta}  # same order, same sums
+            ordered = {name: stored[name] for name in self.policy.theta}  # the same order gives the same sums
+            return float(stored["__value__"]), ordered
         pairs = self._encoded_pairs()
         measure = alignment(self.config.alignment, self.config.alignment_beta)
         checkpoint = self.run_folder.path / "gradient-checkpoint.safetensors"
@@ -279,8 +279,7 @@ class _Job:
             ]
             raise ScoringError(
                 f"ΔPA of {', '.join(bad[:5]) or self.encoded[indices[0]].id} is not finite: the policy overflows "
-                f"there in {self.policy.dtype}. "
-                "Score with --dtype float32, or leave the example out."
+                f"there in {self.policy.dtype}. Score with --dtype float32, or leave the example out."
             )
         stored = {"logps": found.logps.cpu(), "samples": found.samples.cpu()}
         return stored if found.tokens is None else {**stored, "tokens": found.tokens.cpu()}

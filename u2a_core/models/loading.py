@@ -121,9 +121,8 @@ def _load(kind: Any, path: str, options: LoadOptions, may_lack: tuple[str, ...] 
         lacking = sorted(set(info["missing_keys"]) - set(may_lack))
         if lacking:
             raise ModelError(
-                f"{path} lacks {len(lacking)} weights of a {type(model).__name__} ({', '.join(lacking[:3])}), "
-                f"which would "
-                "be random numbers. Name a model that was saved whole, with this head."
+                f"{path} lacks {len(lacking)} weights of a {type(model).__name__} ({', '.join(lacking[:3])}), which "
+                "would be random numbers. Name a model that was saved whole, with this head."
             )
         return model.to(device).eval()  # type: ignore[no-any-return]
 
@@ -166,9 +165,8 @@ def _guarded(path: str, what: str, load: Callable[[str], Loaded]) -> Loaded:
             )
         if what == "model" and not list(folder.glob("*.safetensors")) and list(folder.glob("*.bin")):
             raise ModelError(
-                f"{path} holds its weights only as pickled .bin files, which are never loaded here. Convert them "
-                f"once with "
-                "transformers (`save_pretrained` writes safetensors)."
+                f"{path} holds its weights only as pickled .bin files, which are never loaded here. Convert them once "
+                "with transformers (`save_pretrained` writes safetensors)."
             )
     try:
         return load(str(folder) if is_local(path) else path)

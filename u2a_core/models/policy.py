@@ -56,8 +56,8 @@ def load_policy(
         raise ModelError(f"--params {parameters} is unknown; use lora or full.")
     if not theta:
         raise ModelError(
-            f"No parameter of {adapter or path} can be scored: the adapter holds no trainable weights. Use "
-            f"--params full."
+            f"No parameter of {adapter or path} can be scored: the adapter holds no trainable weights. Use --params "
+            "full."
         )
     for parameter in model.parameters():
         parameter.requires_grad_(False)
@@ -75,7 +75,7 @@ def attach_adapter(model: nn.Module, adapter: str, trainable: bool) -> nn.Module
     if is_local(adapter) and not (Path(place) / "adapter_model.safetensors").is_file():
         raise ModelError(
             f"{adapter} is no adapter folder: it has no adapter_model.safetensors. Save it with PEFT's "
-            f"`save_pretrained`."
+            "`save_pretrained`."
         )
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*missing adapter keys.*")  # PEFT would leave those at random
@@ -83,9 +83,8 @@ def attach_adapter(model: nn.Module, adapter: str, trainable: bool) -> nn.Module
             return PeftModel.from_pretrained(model, place, is_trainable=trainable)  # type: ignore[no-any-return]
         except (*LOADING_FAULTS, UserWarning) as error:
             raise ModelError(
-                f"Could not put the adapter {adapter} on the policy: "
-                f"{str(error).splitlines()[0][:300].rstrip('.')}. Name "
-                "an adapter that was made for this policy."
+                f"Could not put the adapter {adapter} on the policy: {str(error).splitlines()[0][:300].rstrip('.')}. "
+                "Name an adapter that was made for this policy."
             ) from error
 
 

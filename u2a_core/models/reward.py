@@ -32,8 +32,8 @@ class ClassifierReward:
         head = getattr(self.model, "score", None)
         if not isinstance(head, nn.Linear) or head.out_features != 1:
             raise ModelError(
-                f"{path} is no token reward model: it needs a linear `score` head with one output on a decoder "
-                f"(it is a {type(self.model).__name__}). Train one with `u2a reward --train`, or name another --model."
+                f"{path} is no token reward model: it needs a linear `score` head with one output on a decoder (it is "
+                f"a {type(self.model).__name__}). Train one with `u2a reward --train`, or name another --model."
             )
         self.head = head
 
@@ -53,9 +53,8 @@ class ImplicitReward:
         self.tokenizer = load_tokenizer(path)
         if self.tokenizer.get_vocab() != policy_tokenizer.get_vocab():
             raise ModelError(
-                f"The aligned policy {path} has another vocabulary than the bundle's policy, so their log-ratio "
-                f"has no meaning. Name "
-                "a model tuned from the same base."
+                f"The aligned policy {path} has another vocabulary than the bundle's policy, so their log-ratio has "
+                "no meaning. Name a model tuned from the same base."
             )
         self.tokenizer = policy_tokenizer
         self.aligned = load_causal(path, options)
@@ -101,9 +100,8 @@ def aligned_values(values: Floats, own: EncodedResponse, other: EncodedResponse)
         return values
     if all(start == end for start, end in own.spans[:-1]) and len(own.spans) > 1:
         raise ModelError(
-            f"The reward model's tokenizer gives no character offsets (example {own.id}), so its rewards cannot "
-            f"be laid over the "
-            "policy's tokens. Use a reward model with a fast tokenizer."
+            f"The reward model's tokenizer gives no character offsets (example {own.id}), so its rewards cannot be "
+            "laid over the policy's tokens. Use a reward model with a fast tokenizer."
         )
     ends = np.array([end for _, end in own.spans])
     last = len(values) - 1

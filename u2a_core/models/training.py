@@ -5,6 +5,7 @@ Both train on this project's own encoding (ids and masks), so that training, sco
 
 import contextlib
 import io
+import math
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -14,11 +15,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import PrinterCallback, TrainerCallback, set_seed
+from transformers import TrainerCallback, set_seed
 
 from u2a_core.bundle import Bundle
 from u2a_core.data.encode import EncodedResponse, ResponseEncoder
-from u2a_core.errors import ModelError
+from u2a_core.errors import DataError, ModelError
 from u2a_core.models.loading import LoadOptions, load_causal, load_classifier, load_tokenizer
 from u2a_core.models.policy import attach_adapter, new_adapter
 from u2a_core.store.files import replacing
@@ -81,15 +82,19 @@ def train_reward(bundle: Bundle, config: TrainConfig, show: bool = True) -> tupl
     tokenizer = load_tokenizer(bundle.policy_path)
     if tokenizer.pad_token_id == tokenizer.eos_token_id:
         raise ModelError(
-            f"A reward model reads its reward at the last token that is not padding, so its tokenizer needs a "
-            f"padding token of its "
+            "A reward model reads its reward at the last token that is not padding, so its tokenizer needs a padding "
+            "token of its "
             f'own; that of {bundle.policy_path} pads with its end-of-text token. Set "pad_token" in its '
-            f"tokenizer_config.json, or "
-            "name a ready reward model with --model."
+            "tokenizer_config.json, or name a ready reward model with --model."
         )
     encoder = ResponseEncoder(tokenizer, bundle.max_length)
-    pairs = [pair for split in ("positive", "negative") for pair in bundle.pairs.pairs_of(split) if pair.is_pair]  # type: ignore[arg-type]
+    pairs = [pair for split in ("positive", "negative") for pair in bundle.pairs.pairs_of(split) if pair.is_pair]
     rows = [_pair_row(encoder, pair) for pair in pairs]
+    if not rows:
+        raise DataError(
+            "The bundle's positives and negatives hold no complete pair (a chosen and a rejected response to one prompt), so "
+            "there is nothing to train a reward on. Name a ready reward model with --model, or prepare a bundle from pairs."
+        )
     with contextlib.redirect_stdout(io.StringIO()):
         model = load_classifier(
             bundle.policy_path, config.options, new_head=True, num_labels=1, pad_token_id=tokenizer.pad_token_id
@@ -132,7 +137,7 @@ def _train(
 
     set_seed(config.seed)
     if config.parameters == "lora":
-        model = new_adapter(model, config.rank, config.seed)
+        model = new_adapter(model, config.rank, config.seed, "CAUSAL_LM" if label == "tune" else "SEQ_CLS")
     elif config.parameters != "full":
         raise ModelError(f"--params {config.parameters} is unknown; use lora or full.")
     folder = Path(tempfile.mkdtemp(prefix="u2a-train-"))
@@ -147,6 +152,7 @@ def _train(
         max_grad_norm=1.0,
         max_length=None,
         logging_steps=1,
+        logging_nan_inf_filter=False,  # a loss that is no number must be seen
         save_strategy="no",
         report_to="none",
         disable_tqdm=True,
@@ -174,7 +180,8 @@ def _train(
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    if not losses or not all(loss == loss for loss in losses):
+    finite = all(bool(parameter.isfinite().all()) for parameter in trainer.model.parameters())
+    if not losses or not finite or not all(map(math.isfinite, losses)):
         raise ModelError(f"The {label} loss is not a number: lower --learning-rate (it was {config.learning_rate}).")
     tenth = max(1, len(losses) // 10)
     report = TrainReport(

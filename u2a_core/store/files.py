@@ -46,8 +46,8 @@ def unwritable(path: Path, error: OSError) -> StorageError:
     """The `StorageError` for an operating-system error met while writing `path`."""
     reason = error.strerror or str(error)
     return StorageError(
-        f"Could not write {path}: {reason}. Nothing was changed there. Free some space or choose a folder that you may "
-        "write to, and run the same command again."
+        f"Could not write {path}: {reason}. Nothing was changed there. Free some space or choose a folder that you "
+        "may write to, and run the same command again."
     )
 
 

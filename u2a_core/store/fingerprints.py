@@ -61,9 +61,8 @@ def _model_folder(path: str) -> Path:
         cached = None
     if not isinstance(cached, str):
         raise BundleError(
-            f"The bundle's model {path} is neither a folder here nor in the local hub cache. Restore it, or "
-            f"prepare the bundle "
-            "again with another --policy."
+            f"The bundle's model {path} is neither a folder here nor in the local hub cache. Restore it, or prepare "
+            "the bundle again with another --policy."
         )
     return Path(cached).parent
 

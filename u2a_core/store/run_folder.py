@@ -63,8 +63,7 @@ class RunFolder:
             what = "; ".join(f"{key}: {asked.get(key)!r} then, {self.asked.get(key)!r} now" for key in different)
             raise ScoringError(
                 f"{self.path} holds an unfinished run that was started otherwise ({what}). Repeat its command to "
-                f"finish it, choose "
-                "another --scores name, or say --restart to throw it away."
+                "finish it, choose another --scores name, or say --restart to throw it away."
             )
         return resolved
 

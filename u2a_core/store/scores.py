@@ -112,6 +112,20 @@ def read_scores(path: Path) -> Scores:
     return Scores(rows.to_pandas(), metadata)
 
 
+def summary(scores: Scores) -> dict[str, Any]:
+    """The scores in a few numbers: counts by sign, quantiles of ΔPA (nats per pair), mean low-reward proportion."""
+    delta = scores.table["delta_pa"]
+    low = scores.table["low_reward_proportion"]
+    return {
+        "candidates": len(delta),
+        "help": int((delta > 0).sum()),
+        "hurt": int((delta < 0).sum()),
+        "delta_pa_sum": float(delta.sum()),
+        "delta_pa_quantiles": {f"{share:g}": float(delta.quantile(share)) for share in (0.0, 0.25, 0.5, 0.75, 1.0)},
+        "mean_low_reward_proportion": None if low.isna().all() else float(low.mean()),
+    }
+
+
 def _header(rows: pa.Table, path: Path, remedy: str) -> dict[str, Any]:
     """The metadata header of a Parquet table, decoded."""
     raw = (rows.schema.metadata or {}).get(HEADER)
