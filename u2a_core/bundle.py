@@ -176,15 +176,16 @@ def open_bundle(path: str | Path) -> Bundle:
         raise BundleError(
             f"{file} cannot be read: {error}. Correct it, or make the bundle again with `u2a prepare`."
         ) from error
+    needed = _NEEDED if "reward" in manifest else [one for one in _NEEDED if one[0] != "reward"]
     missing = [
         f"{section}.{key}"
-        for section, key in _NEEDED
-        if not isinstance(manifest.get(section), dict) or key not in manifest[section]
+        for section, key, kind in needed
+        if not isinstance(manifest.get(section), dict) or not isinstance(manifest[section].get(key), kind)
     ]
     missing += [] if "name" in manifest else ["name"]
     if missing or manifest.get("format_version") != FORMAT_VERSION:
         what = (
-            f"lacks {', '.join(missing)}"
+            f"lacks {', '.join(missing)}, or holds something else there"
             if missing
             else f"has format_version {manifest.get('format_version')!r}, not {FORMAT_VERSION}"
         )
@@ -192,4 +193,11 @@ def open_bundle(path: str | Path) -> Bundle:
     return Bundle(folder, manifest)
 
 
-_NEEDED = (("data", "sha256"), ("data", "seed"), ("data", "max_length"), ("policy", "path"))
+_NEEDED = (
+    ("data", "sha256", str),
+    ("data", "seed", int),
+    ("data", "max_length", int),
+    ("policy", "path", str),
+    ("reward", "kind", str),
+    ("reward", "path", str),
+)

@@ -60,3 +60,7 @@ for command in (
     studio.demo,
 ):
     main.add_command(command)
+
+
+if __name__ == "__main__":
+    main()

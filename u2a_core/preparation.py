@@ -45,6 +45,9 @@ def prepare(config: PrepareConfig, out: Path, overwrite: bool = False) -> Bundle
         raise BundleError(f"{out} exists already. Choose another --out, or say --overwrite to replace it.")
     if out.exists() and not (out / MANIFEST).is_file():
         raise BundleError(f"{out} is no bundle, and --overwrite replaces only bundles. Choose another --out.")
+    for needed in (config.policy, config.adapter):
+        if needed and is_local(needed) and Path(needed).expanduser().resolve().is_relative_to(out.resolve()):
+            raise BundleError(f"{needed} lies in {out}, which would be replaced with it. Choose another --out.")
     length = _length(config)
     loaded = load_pairs(
         config.sources,

@@ -5,8 +5,9 @@ The loop and the differences take every example alone, without padding, with the
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from torch.nn.functional import log_softmax
 from u2a_core.data.batch import collate
 from u2a_core.data.encode import EncodedResponse
 from u2a_core.errors import ScoringError
-from u2a_core.influence.backends import make_backend
+from u2a_core.influence.backends import choose_backend, make_backend
 from u2a_core.influence.directional import DirectionalBackend, unit_direction
 from u2a_core.influence.first_order import batch_influence
 from u2a_core.influence.logprobs import response_logps
@@ -371,6 +372,53 @@ def test_module_that_mixes_rows_is_refused_by_reverse_samples(rows: Any) -> None
     assert_close(reverse.tokens(rows)[1], forward.tokens(rows)[1], 1e-5)
 
 
+def test_module_that_sees_only_some_positions_is_refused_by_reverse_samples() -> None:
+    """An expert that is sent two of the 2 × 3 positions, both of the first sequence: two rows are not two samples."""
+    hidden = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(3))
+    batch = SimpleNamespace(shape=(2, 3), token_count=2)
+    expert = nn.Sequential(nn.Linear(4, 1))
+    mode = make_backend(
+        "reverse", expert, {"0.weight": torch.ones(1, 4)}, lambda model, _batch: model(hidden[0, :2])[:, 0]
+    )
+    with pytest.raises(ScoringError, match="cannot be told apart by sample"):
+        mode.samples(batch, torch.ones_like)
+
+
+class Crosswise(nn.Module):
+    """Scales hidden states [N, L, d] as [L, N, d], within a module that owns the scale."""
+
+    class Scale(nn.Module):
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(width, dtype=torch.float64))
+
+        def forward(self, hidden: Tensor) -> Tensor:
+            return self.weight * hidden
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.scale = self.Scale(width)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return self.scale(hidden.transpose(0, 1)).transpose(0, 1)
+
+
+def test_choice_avoids_a_backend_that_cannot_tell_rows_apart(
+    build_policy: Any, responses: list[EncodedResponse]
+) -> None:
+    """The trial before scoring meets what a batch would meet: one example alone would not show it."""
+    policy = build_policy("llama")
+    assert choose_backend("auto", False, policy, responses).name == "reverse"
+    policy.model.model.norm = Crosswise(32)
+    crossed = replace(
+        policy, theta=(*(name for name in policy.theta if name != "model.norm.weight"), "model.norm.scale.weight")
+    )
+    choice = choose_backend("auto", False, crossed, responses)
+    assert (choice.name, "reverse is not supported" in choice.reason) == ("forward", True)
+    with pytest.raises(ScoringError, match=r"model\.norm\.scale returns"):
+        choose_backend("reverse", False, crossed, responses)
+
+
 class Pair(nn.Linear):
     """A linear layer that returns its output twice."""
 
@@ -392,6 +440,15 @@ def test_direction_that_does_not_fit_is_refused(backend: str) -> None:
         make_backend(backend, model, {"third.weight": torch.zeros(4, 4)}, row_logps)
     with pytest.raises(ScoringError, match=r"'first\.weight' has shape \(4, 3\), the parameter \(4, 4\)"):
         make_backend(backend, model, {"first.weight": torch.zeros(4, 3)}, row_logps)
+
+
+def test_unit_direction() -> None:
+    """‖(3, 0, 4)‖ = 5 over all tensors together; a zero direction stays zero."""
+    unit, norm = unit_direction({"a": torch.tensor([[3.0, 0.0]]), "b": torch.tensor([4.0])})
+    assert norm == 5.0
+    assert (unit["a"].tolist(), unit["b"].tolist()) == ([[pytest.approx(0.6), 0.0]], [pytest.approx(0.8)])
+    zero, norm = unit_direction({"a": torch.zeros(2)})
+    assert (zero["a"].tolist(), norm) == ([0.0, 0.0], 1.0)
 
 
 def test_unknown_backend_is_refused() -> None:

@@ -1,6 +1,6 @@
 """Tiny models of four architectures with random weights, saved to disk as `from_pretrained` reads them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,15 @@ KINDS: dict[str, tuple[Any, Any, Callable[[], PretrainedConfig]]] = {
     "qwen2": (Qwen2ForCausalLM, Qwen2ForSequenceClassification, lambda: Qwen2Config(**DECODER)),
     "gemma": (GemmaForCausalLM, GemmaForSequenceClassification, lambda: GemmaConfig(**DECODER, head_dim=8)),
 }
+
+
+@pytest.fixture(scope="package", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Models this small are slowed down by threads, and by an order of magnitude on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

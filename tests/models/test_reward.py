@@ -1,4 +1,4 @@
-"""Token rewards: the score head at every response token, against the model run on each prefix; other tokenizations by hand."""
+"""Token rewards: the head at every response token against the model run on each prefix; retokenization by hand."""
 
 from collections.abc import Callable
 from typing import Any
@@ -187,5 +187,5 @@ def test_an_encoder_is_no_token_reward_model(tokenizer: Any, tmp_path: Any) -> N
     config = BertConfig(vocab_size=len(tokenizer), num_labels=1, **sizes)
     BertForSequenceClassification(config).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    with pytest.raises(ModelError, match="linear `score` head.*BertForSequenceClassification"):
+    with pytest.raises(ModelError, match=r"linear `score` head.*BertForSequenceClassification"):
         ClassifierReward(str(tmp_path), CPU)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from u2a_core.models.loading import LoadOptions, load_causal, load_tokenizer
 from u2a_core.models.scratch import VOCABULARY, save_scratch, tiny_llama, train_tokenizer
 
-WORDS = [f"word{number} thing{number} other{number} some{number}" for number in range(700)]
+WORDS = [" ".join(f"{chr(97 + n % 26)}{chr(97 + n // 26 % 26)}{kind}" * 2 for kind in "aeiou") for n in range(600)]
 TRAINED = train_tokenizer(WORDS)
 
 

@@ -1,10 +1,10 @@
-"""Tuning and reward training with trl, on a few synthetic pairs: losses fall, prompts are masked, only safetensors remain."""
+"""Tuning and reward training with trl on a few synthetic pairs: losses fall, prompts are masked, safetensors only."""
 
 import json
 import shutil
 import sys
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,7 @@ def bundle(prepared: Path, tmp_path: Path) -> Bundle:
 
 
 @pytest.fixture
-def batches(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, torch.Tensor]]]:
+def batches(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, torch.Tensor]]:
     """Every batch that trl's SFTTrainer computes its loss on."""
     import trl
 
@@ -71,7 +71,7 @@ def batches(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, torch.Te
             return super().compute_loss(model, inputs, *rest, **named)
 
     monkeypatch.setattr(trl, "SFTTrainer", Watched)
-    yield seen
+    return seen
 
 
 def files(folder: Path) -> set[str]:

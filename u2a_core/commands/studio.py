@@ -29,21 +29,15 @@ def serve(bundle: Path, port: int, browser: bool | None) -> None:
     opened = open_bundle(bundle)
     app = studio_script()
     headless = not (has_display() if browser is None else browser)
-    command = [
-        sys.executable,
-        "-m",
-        "streamlit",
-        "run",
-        str(app),
-        "--server.address=127.0.0.1",
-        f"--server.port={port}",
-    ]
-    command += [
-        f"--server.headless={str(headless).lower()}",
-        "--browser.gatherUsageStats=false",
-        "--",
-        str(opened.path.resolve()),
-    ]
+    settings = {
+        "server.address": "127.0.0.1",
+        "server.port": port,
+        "server.headless": str(headless).lower(),
+        "server.fileWatcherType": "none",
+        "browser.gatherUsageStats": "false",
+    }
+    options = [f"--{name}={value}" for name, value in settings.items()]
+    command = [sys.executable, "-m", "streamlit", "run", str(app), *options, "--", str(opened.path.resolve())]
     click.echo(f"Studio at http://127.0.0.1:{port} (Ctrl-C ends it)")
     raise SystemExit(subprocess.run(command, cwd=app.parent, check=False).returncode)  # noqa: S603 - our own command line
 

@@ -63,5 +63,5 @@ def theme() -> Literal["light", "dark"]:
 
 
 def chart(figure: go.Figure) -> None:
-    """Draw a figure as it is, with its own colours."""
-    st.plotly_chart(figure, theme=None, config=PLOTLY_CONFIG)
+    """Draw a figure as it is, with its own colours, tall enough for its rings."""
+    st.plotly_chart(figure.update_layout(height=680), theme=None, config=PLOTLY_CONFIG)

@@ -194,7 +194,7 @@ def _layout(
         "shapes": [{**zero, "line": {"color": colours.muted, "width": 1.4}}],
         "annotations": _side_notes(colours),
         "legend": legend,
-        "margin": {"l": 78, "r": 72, "t": 150, "b": 60},
+        "margin": {"l": 78, "r": 72, "t": 168, "b": 60},
     }
 
 
@@ -221,8 +221,8 @@ def _subtitle(scores: Scores, groups: pd.DataFrame, samples: pd.DataFrame, optio
     if left_out:
         facts.append(f"{left_out:,} samples without token rewards left out")
     marks = f"{SIGN_HELP} · squares: low-proportion half of the groups, circles: high half"
-    correlations = f"Spearman: {_words(of_groups, 'groups')} · {_words(of_samples, 'samples')}"
-    return [*(html.escape(line, quote=False) for line in (" · ".join(facts), marks, correlations))]
+    correlations = [f"Spearman of {_words(of_groups, 'groups')}", f"Spearman of {_words(of_samples, 'samples')}"]
+    return [html.escape(line, quote=False) for line in (" · ".join(facts), marks, *correlations)]
 
 
 def _correlation(rows: pd.DataFrame, options: LowRewardOptions) -> Correlation:

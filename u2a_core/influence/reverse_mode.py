@@ -42,9 +42,7 @@ class _Owner:
             if type(self.module) is nn.Embedding:
                 return embedding(args[0], weight)
         primals = {name: getattr(self.module, name).detach() for name in self.direction}
-        dual = jvp(
-            lambda own: functional_call(self.module, own, args, kwargs), (primals,), (self.direction,)
-        )
+        dual = jvp(lambda own: functional_call(self.module, own, args, kwargs), (primals,), (self.direction,))
         tangent: Tensor = dual[1]
         return tangent
 

@@ -11,9 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -24,17 +22,16 @@ from u2a_core.data.encode import EncodedResponse, ResponseEncoder, token_budget_
 from u2a_core.errors import BundleError, ScoringError
 from u2a_core.influence.alignment_gradient import EncodedPair, alignment_gradient
 from u2a_core.influence.backends import BackendChoice, choose_backend, make_backend
+from u2a_core.influence.candidate_rewards import candidate_rewards, stored_tensors
 from u2a_core.influence.directional import DirectionalBackend, unit_direction
 from u2a_core.influence.first_order import batch_influence, curvature_solution, is_finite
 from u2a_core.influence.reference import reference_logps
 from u2a_core.influence.score_table import SampleParts, low_reward_threshold, score_table, split_samples
 from u2a_core.models.loading import LoadOptions
 from u2a_core.models.policy import Policy, load_policy
-from u2a_core.models.reward import ClassifierReward, Floats, ImplicitReward, token_rewards
 from u2a_core.objectives.alignment import alignment
 from u2a_core.objectives.forgetting import ForgettingObjective, forgetting_objective
 from u2a_core.store.files import remove, replacing, writable_folder
-from u2a_core.store.fingerprints import text_sha256
 from u2a_core.store.progress import Progress
 from u2a_core.store.run_folder import RunFolder
 from u2a_core.store.scores import FORMAT_VERSION, read_scores, write_scores
@@ -149,7 +146,15 @@ class _Job:
 
     def run(self, path: Path) -> dict[str, Any]:
         """All phases; writes the scores file and returns the resolved back end."""
-        rewards = self._rewards()
+        rewards = candidate_rewards(
+            self.bundle,
+            self.policy,
+            self.candidates,
+            self.encoded,
+            self._options(),
+            self.choice.token_budget,
+            self.show,
+        )
         value, gradient = self._gradient()
         parts, norm = self._influence(gradient)
         threshold = low_reward_threshold(rewards, self.config.low_reward, self.config.low_reward_quantile)
@@ -167,6 +172,10 @@ class _Job:
             },
         )
         return self.resolved
+
+    def _options(self) -> LoadOptions:
+        """Device and dtype as they were resolved at the start of the run."""
+        return LoadOptions(self.resolved["device"], self.resolved["dtype"], self.config.options.attention)
 
     def _metadata(self, count: int) -> dict[str, Any]:
         """What is true of all rows."""
@@ -245,7 +254,7 @@ class _Job:
         with Progress("influence", len(self.encoded), self.run_folder.path / "progress.jsonl", self.show) as progress:
             for number, indices in enumerate(batches):
                 file = self.run_folder.path / f"batch-{number:06d}.safetensors"
-                stored = _stored(file)
+                stored = stored_tensors(file)
                 if stored is None:
                     stored = self._score_batch(backend, objective, norm, references, indices)
                     with replacing(file) as part:
@@ -283,34 +292,3 @@ class _Job:
             )
         stored = {"logps": found.logps.cpu(), "samples": found.samples.cpu()}
         return stored if found.tokens is None else {**stored, "tokens": found.tokens.cpu()}
-
-    def _rewards(self) -> list[Floats] | None:
-        """Token rewards of the candidates, kept in the bundle's cache; None where the bundle has no reward model."""
-        entry, config = self.bundle.reward, self.config
-        if entry is None:
-            return None
-        key = text_sha256(f"{self.bundle.hash}|{self.resolved['dtype']}|{[one.id for one in self.encoded]}")
-        path = self.bundle.cache_folder / f"token-rewards-{key[:20]}.safetensors"
-        lengths = [len(one.response_ids) for one in self.encoded]
-        stored = _stored(path)
-        if stored is None:
-            options = LoadOptions(self.resolved["device"], self.resolved["dtype"], config.options.attention)
-            model = (
-                ClassifierReward(entry.path, options)
-                if entry.kind == "classifier"
-                else ImplicitReward(entry.path, self.policy.model, self.policy.tokenizer, entry.beta, options)
-            )
-            budget, length = self.choice.token_budget, self.bundle.max_length
-            rows = token_rewards(model, self.candidates, self.encoded, length, budget, self.policy.device, self.show)
-            stored = {"rewards": torch.from_numpy(np.concatenate(rows))}
-            with replacing(path) as part:
-                save_file(stored, part)
-        return [row.numpy() for row in stored["rewards"].split(lengths)]
-
-
-def _stored(path: Path) -> dict[str, Tensor] | None:
-    """The tensors of a file written earlier; None where there is none, or where it cannot be read."""
-    try:
-        return dict(load_file(path))
-    except (OSError, SafetensorError):
-        return None

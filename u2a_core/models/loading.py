@@ -108,7 +108,7 @@ def _load(kind: Any, path: str, options: LoadOptions, may_lack: tuple[str, ...] 
     device, dtype = options.resolve_device(), options.resolve_dtype()
 
     def load(place: str, attention: str) -> nn.Module:
-        with _quiet():
+        with quiet():
             model, info = kind.from_pretrained(
                 place,
                 dtype=dtype,
@@ -137,8 +137,8 @@ def _load(kind: Any, path: str, options: LoadOptions, may_lack: tuple[str, ...] 
     return _guarded(path, "model", attempt)
 
 
-class _quiet:  # noqa: N801 - used as a statement
-    """Keeps transformers' loading report off the terminal."""
+class quiet:  # noqa: N801 - used as a statement
+    """Keeps transformers' reports of loading and saving off the terminal."""
 
     def __enter__(self) -> None:
         self._level = transformers_logging.get_verbosity()
@@ -161,7 +161,8 @@ def _guarded(path: str, what: str, load: Callable[[str], Loaded]) -> Loaded:
             )
         if what == "model" and not (folder / "config.json").is_file():
             raise ModelError(
-                f"{path} is no model folder: it has no config.json. Name a folder saved by `save_pretrained`, or a hub id."
+                f"{path} is no model folder: it has no config.json. Name a folder saved by `save_pretrained`, or a "
+                "hub id."
             )
         if what == "model" and not list(folder.glob("*.safetensors")) and list(folder.glob("*.bin")):
             raise ModelError(

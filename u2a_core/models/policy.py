@@ -88,15 +88,13 @@ def attach_adapter(model: nn.Module, adapter: str, trainable: bool) -> nn.Module
             ) from error
 
 
-def new_adapter(model: nn.Module, rank: int, seed: int) -> nn.Module:
+def new_adapter(model: nn.Module, rank: int, seed: int, task: str = "CAUSAL_LM") -> nn.Module:
     """A fresh LoRA of the given rank on all linear layers but the head, in float32 (or the model's float64), without
-    dropout.
+    dropout. `task` is PEFT's: with `SEQ_CLS` the head of a classifier is trained whole.
     """
     from peft import LoraConfig, get_peft_model
 
-    config = LoraConfig(
-        r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM"
-    )
+    config = LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules="all-linear", task_type=task)
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*fan_in_fan_out.*")
         torch.manual_seed(seed)

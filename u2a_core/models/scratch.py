@@ -11,6 +11,8 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from u2a_core.models.loading import quiet
+
 VOCABULARY = 2048
 PAD, BEGIN, END = "<|pad|>", "<|begin|>", "<|end|>"
 ROLES = ("system", "user", "assistant")
@@ -70,4 +72,5 @@ def save_scratch(folder: Path, texts: Iterable[str], max_length: int, seed: int)
     """Write tokenizer and untrained model to `folder`, as `from_pretrained` reads them."""
     tokenizer = train_tokenizer(texts)
     tokenizer.save_pretrained(folder)
-    tiny_llama(tokenizer, max_length, seed).save_pretrained(folder, safe_serialization=True)
+    with quiet():
+        tiny_llama(tokenizer, max_length, seed).save_pretrained(folder, safe_serialization=True)

@@ -20,7 +20,7 @@ from transformers import TrainerCallback, set_seed
 from u2a_core.bundle import Bundle
 from u2a_core.data.encode import EncodedResponse, ResponseEncoder
 from u2a_core.errors import DataError, ModelError
-from u2a_core.models.loading import LoadOptions, load_causal, load_classifier, load_tokenizer
+from u2a_core.models.loading import LoadOptions, load_causal, load_classifier, load_tokenizer, quiet
 from u2a_core.models.policy import attach_adapter, new_adapter
 from u2a_core.store.files import replacing
 from u2a_core.store.progress import Progress
@@ -66,7 +66,7 @@ def tune(bundle: Bundle, config: TrainConfig, show: bool = True) -> tuple[Bundle
     report = _train(
         trl.SFTTrainer, trl.SFTConfig, model, tokenizer, [_sft_row(one) for one in encoded], config, show, "tune"
     )
-    with replacing(bundle.path / "policy-tuned") as part:
+    with replacing(bundle.path / "policy-tuned") as part, quiet():
         _merged(report.model).save_pretrained(part, safe_serialization=True)
         tokenizer.save_pretrained(part)
     policy = {"path": "policy-tuned", "origin": bundle.manifest["policy"]["origin"], "tuned": True}
@@ -92,8 +92,9 @@ def train_reward(bundle: Bundle, config: TrainConfig, show: bool = True) -> tupl
     rows = [_pair_row(encoder, pair) for pair in pairs]
     if not rows:
         raise DataError(
-            "The bundle's positives and negatives hold no complete pair (a chosen and a rejected response to one prompt), so "
-            "there is nothing to train a reward on. Name a ready reward model with --model, or prepare a bundle from pairs."
+            "The bundle's positives and negatives hold no complete pair (a chosen and a rejected response to one "
+            "prompt), so there is nothing to train a reward on. Name a ready reward model with --model, or prepare a "
+            "bundle from pairs."
         )
     with contextlib.redirect_stdout(io.StringIO()):
         model = load_classifier(
@@ -102,7 +103,7 @@ def train_reward(bundle: Bundle, config: TrainConfig, show: bool = True) -> tupl
     report = _train(trl.RewardTrainer, trl.RewardConfig, model, tokenizer, rows, config, show, "reward")
     held_out = [_pair_row(encoder, pair) for pair in bundle.pairs.pairs_of("pa_test")]
     accuracy = _accuracy(report.model, held_out, tokenizer.pad_token_id)
-    with replacing(bundle.path / "reward") as part:
+    with replacing(bundle.path / "reward") as part, quiet():
         _merged(report.model).save_pretrained(part, safe_serialization=True)
         tokenizer.save_pretrained(part)
     measures = {"accuracy_pa_test": accuracy}

@@ -3,6 +3,7 @@ folder.
 """
 
 import json
+import math
 import sys
 import time
 from pathlib import Path
@@ -51,7 +52,10 @@ class Progress:
             "total": self._total,
             "seconds": elapsed,
             "seconds_left": left,
-            **values,
+            **{
+                key: None if isinstance(value, float) and not math.isfinite(value) else value
+                for key, value in values.items()
+            },
         }
         try:
             with self._path.open("a", encoding="utf-8") as stream:

@@ -1,0 +1,104 @@
+"""`u2a serve` in a real Chromium: both pages draw, nothing leaves the machine, texts of the data set stay text."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page
+from synthetic_scores import synthetic_scores
+
+from u2a_core.bundle import FORMAT_VERSION, open_bundle, write_manifest
+from u2a_core.store.scores import write_scores
+
+pytestmark = pytest.mark.browser
+CANDIDATES = 320
+
+
+def bundle_with_scores(folder: Path) -> Path:
+    """A bundle to show, not to score: manifest, a model folder to fingerprint, and two scores files, one stale."""
+    (folder / "policy").mkdir(parents=True)
+    (folder / "policy" / "config.json").write_text("{}")
+    data = {"sha256": "0" * 64, "seed": 0, "max_length": 64}
+    write_manifest(
+        folder, {"format_version": FORMAT_VERSION, "name": "synthetic", "data": data, "policy": {"path": "policy"}}
+    )
+    scores = synthetic_scores(CANDIDATES)
+    for name, bundle_hash in (("default", open_bundle(folder).hash), ("stale", "another")):
+        write_scores(
+            folder / "scores" / f"{name}.parquet", scores.table, {**scores.metadata, "bundle_hash": bundle_hash}
+        )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    bundle = bundle_with_scores(tmp_path_factory.mktemp("studio") / "bundle")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "u2a_core.cli", "serve", str(bundle), "--port", str(port), "--no-browser"]
+    log = tmp_path_factory.mktemp("log") / "server.txt"
+    with log.open("w") as stream:
+        server = subprocess.Popen(command, stdout=stream, stderr=stream, env=dict(os.environ), start_new_session=True)
+    try:
+        _wait(port, server, log)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        os.killpg(server.pid, 15)
+        server.wait(20)
+
+
+def _wait(port: int, server: subprocess.Popen[bytes], log: Path) -> None:
+    for _ in range(300):
+        assert server.poll() is None, log.read_text()
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.2)
+    pytest.fail("the studio did not start: " + log.read_text())
+
+
+@pytest.fixture
+def page(chromium: Browser, address: str) -> Iterator[Page]:
+    opened = chromium.new_page(viewport={"width": 1300, "height": 1000})
+    opened.elsewhere = []  # type: ignore[attr-defined]
+    opened.on(
+        "request", lambda request: address in request.url.replace("ws://", "http://") or _note(opened, request.url)
+    )
+    yield opened
+    opened.close()
+
+
+def _note(page: Page, url: str) -> None:
+    if not url.startswith(("data:", "blob:")):
+        page.elsewhere.append(url)  # type: ignore[attr-defined]
+
+
+def test_the_influence_page_draws_every_candidate(page: Page, address: str) -> None:
+    page.goto(address)
+    page.wait_for_selector(".js-plotly-plot", timeout=60_000)
+    drawn = page.evaluate(
+        "document.querySelector('.js-plotly-plot')._fullData.filter(t => t.type === 'scattergl')"
+        ".reduce((n, t) => n + t._length, 0)"
+    )
+    assert drawn == CANDIDATES
+    assert page.elsewhere == []  # type: ignore[attr-defined]
+    assert page.locator("[data-title='Share chart…'], [data-title*='Chart Studio']").count() == 0
+
+
+def test_the_low_reward_page_opens_from_its_own_address(page: Page, address: str) -> None:
+    page.goto(f"{address}/low_reward")
+    page.wait_for_selector(".js-plotly-plot", timeout=60_000)
+    page.wait_for_function("document.querySelector('.js-plotly-plot')?.textContent.includes('Spearman')")
+    assert page.elsewhere == []  # type: ignore[attr-defined]
+
+
+def test_other_scores_are_chosen_by_the_address_and_stale_ones_are_refused(page: Page, address: str) -> None:
+    page.goto(f"{address}/?scores=stale")
+    page.wait_for_selector("text=These scores cannot be shown", timeout=60_000)
+    assert page.locator("text=changed since").count() >= 1
