@@ -3,10 +3,10 @@
     python benchmarks/scoring.py                                      # 13M parameters, CPU
     python benchmarks/scoring.py --size 1b --device cuda --dtype bfloat16
 
-Every row scores the same examples of real text (hh-rlhf from ../shared/data, else the demo corpus) with the same random
-direction. The obvious loop: batch 1, padded to the maximal length, the head at all positions, one autograd gradient a sample,
-flattened, dot product. `agreement` is the largest difference to it as a share of the largest |score|. Timings: the best of
---repeats, one warm-up before.
+Every row scores the same examples of real text (hh-rlhf from ../shared/data, else the demo corpus) with the same
+random direction. The obvious loop: batch 1, padded to the maximal length, the head at all positions, one autograd
+gradient a sample, flattened, dot product. `agreement` is the largest difference to it as a share of the largest
+|score|. Timings: the best of --repeats, one warm-up before.
 """
 
 import argparse
@@ -189,8 +189,9 @@ def measure(arguments: argparse.Namespace, parameters: str) -> list[Row]:
         return run
 
     print(
-        f"\n{parameters}: {count / 1e6:.1f}M parameters, {sum(v[name].numel() for name in v) / 1e6:.2f}M scored, {text}, "
-        f"{len(encoded)} examples of {min(lengths)} to {max(lengths)} tokens (mean {sum(lengths) / len(lengths):.0f})"
+        f"\n{parameters}: {count / 1e6:.1f}M parameters, {sum(part.numel() for part in v.values()) / 1e6:.2f}M scored, "
+        f"{text}, {len(encoded)} examples of {min(lengths)} to {max(lengths)} tokens "
+        f"(mean {sum(lengths) / len(lengths):.0f})"
     )
     ways: list[tuple[str, Callable[[], Tensor]]] = [
         ("forward pass alone", over(lambda batch: batch.per_sample(response_logps(model, batch)))),
@@ -237,7 +238,8 @@ def main() -> None:
         else f"{torch.get_num_threads()} CPU threads, {platform.machine()}"
     )
     print(
-        f"{date.today()}, {hardware}, torch {torch.__version__}, {arguments.dtype}, budget {arguments.token_budget} tokens"
+        f"{date.today()}, {hardware}, torch {torch.__version__}, {arguments.dtype}, "
+        f"budget {arguments.token_budget} tokens"
     )
     for parameters in ("lora", "full") if arguments.params == "both" else (arguments.params,):
         report(measure(arguments, parameters))

@@ -41,8 +41,8 @@ DECODER = {
     "num_key_value_heads": 2,
     "max_position_embeddings": 64,
 }
-# Between them: tied and untied heads, Linear and Conv1D, with and without bias, LayerNorm and RMSNorm, learned and
-# rotary positions, norms over each attention head before the transpose ([N, L, H, d], Qwen3) and after it
+# Between them: tied and untied heads, Linear (narrowing and widening) and Conv1D, with and without bias, LayerNorm
+# and RMSNorm, learned and rotary positions, norms over each attention head before the transpose ([N, L, H, d], Qwen3) and after it
 # ([N, H, L, d], Gemma 3), and attention within a window shorter than the sequences (Gemma 3's first layer).
 ARCHITECTURES: dict[str, Callable[[], tuple[type[nn.Module], PretrainedConfig]]] = {
     "llama": lambda: (LlamaForCausalLM, LlamaConfig(**DECODER)),
@@ -52,7 +52,7 @@ ARCHITECTURES: dict[str, Callable[[], tuple[type[nn.Module], PretrainedConfig]]]
             vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=4, n_positions=64, bos_token_id=1, eos_token_id=1
         ),
     ),
-    "qwen3": lambda: (Qwen3ForCausalLM, Qwen3Config(**DECODER, head_dim=8, attention_bias=True)),
+    "qwen3": lambda: (Qwen3ForCausalLM, Qwen3Config(**DECODER, head_dim=12, attention_bias=True)),
     "gemma3": lambda: (
         Gemma3ForCausalLM,
         Gemma3TextConfig(

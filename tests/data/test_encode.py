@@ -327,7 +327,7 @@ def test_template_that_refuses_a_role_names_the_example() -> None:
 def test_no_end_token_at_all_is_refused() -> None:
     core = byte_level(None, "</s>").backend_tokenizer
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=core)
-    with pytest.raises(ModelError, match=r'no end-of-text token.*"eos_token"'):
+    with pytest.raises(ModelError, match=r"no end-of-text token.*eos_token"):
         ResponseEncoder(tokenizer, 64).encode("e", HELLO, "x")
 
 

@@ -243,6 +243,9 @@ def test_head_sees_response_positions_only(
     handle = head.register_forward_hook(lambda _module, _inputs, output: seen.append(output.shape))
     logps = response_logps(policy.model, batch)
     handle.remove()
+    first_or_last = 0 if padding_side == "right" else -1
+    assert batch.attention_mask[:, first_or_last].all()
+    assert not batch.attention_mask.all()
     assert batch.token_count == 16
     assert [tuple(shape) for shape in seen] == [(1, 16, head.out_features)]
     expected = torch.cat([naive_logps(policy.model, example) for example in responses])

@@ -168,7 +168,7 @@ def test_tokenizer_without_end_of_text(copied: Path) -> None:
     file.write_text(json.dumps(settings))
     (copied / "special_tokens_map.json").unlink(missing_ok=True)
     refusal(
-        lambda: load_tokenizer(str(copied)), str(copied), "no end-of-text token", '"eos_token"', "tokenizer_config.json"
+        lambda: load_tokenizer(str(copied)), str(copied), "no end-of-text token", "eos_token", "tokenizer_config.json"
     )
 
 

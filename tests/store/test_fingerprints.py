@@ -71,7 +71,10 @@ def test_names_count(model: Path, memory: Path) -> None:
     (model / one).rename(model / "other")
     (model / two).rename(model / one)
     (model / "other").rename(model / two)
-    assert model_fingerprint(str(model), memory) != before, "shards that change places are another model"
+    swapped = model_fingerprint(str(model), memory)
+    assert swapped != before, "shards that change places are another model"
+    (model / "merges.txt").rename(model / "mergez.txt")
+    assert model_fingerprint(str(model), memory) != swapped, "a file under another name is another file"
 
 
 def test_the_same_size_and_another_time_is_read_anew(model: Path, memory: Path) -> None:

@@ -1,4 +1,4 @@
-"""Token rewards of the forget candidates, computed once and kept in the bundle's cache, named by what they depend on."""
+"""Token rewards of the forget candidates, kept in the bundle's cache under the hash of all that they depend on."""
 
 from collections.abc import Sequence
 from pathlib import Path

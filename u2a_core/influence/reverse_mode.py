@@ -30,6 +30,22 @@ class _Owner:
     module: nn.Module
     direction: dict[str, Tensor]
 
+    def contract(self, gradient: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+        """⟨g, (∂y/∂θ) v⟩ at every position, shape of the output without its last axis, in float32 or better.
+
+        Where a linear layer widens (a LoRA's B, the head), ⟨g, V x⟩ is taken as ⟨Vᵀg, x⟩, over the shorter axis.
+        """
+        precise = torch.promote_types(gradient.dtype, torch.float32)
+        weight, bias = self.direction.get("weight"), self.direction.get("bias")
+        linear_layer = type(self.module) is nn.Linear and weight is not None and not kwargs
+        if linear_layer and weight is not None and weight.shape[0] > weight.shape[1]:
+            products: Tensor = ((gradient @ weight).to(precise) * args[0]).sum(-1)
+            return products if bias is None else products + (gradient @ bias).to(precise)
+        with torch.no_grad():
+            tangent = self.output_tangent(args, kwargs)
+        summed: Tensor = (gradient.to(precise) * tangent).sum(-1)
+        return summed
+
     def output_tangent(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         """(∂y/∂θ) v at the recorded input, the input held fixed; shape of the module's output."""
         weight, bias = self.direction.get("weight"), self.direction.get("bias")
@@ -66,7 +82,7 @@ class ReverseMode:
         names = {id(parameter): name for name, parameter in scored_parameters(model, direction).items()}
         self._model = model
         self._compute = compute
-        self._recomputing = False  # inside `_tangent`, where an owner runs again and must not be recorded
+        self._recomputing = False  # inside `_products`, where an owner runs again and must not be recorded
         self._owners: list[_Owner] = []
         for path, module in model.named_modules():
             own = {
@@ -85,7 +101,7 @@ class ReverseMode:
             outputs = [tap.output for tap in taps]
             gradients = torch.autograd.grad(logps, outputs, seeds, create_graph=True, allow_unused=True)
             total = sum(
-                (gradient * self._tangent(tap)).sum(dtype=logps.dtype)
+                self._products(tap, gradient).sum(dtype=logps.dtype)
                 for tap, gradient in zip(taps, gradients, strict=True)
                 if gradient is not None
             )
@@ -141,11 +157,10 @@ class ReverseMode:
 
         return record
 
-    def _tangent(self, tap: _Tap) -> Tensor:
+    def _products(self, tap: _Tap, gradient: Tensor) -> Tensor:
         self._recomputing = True
         try:
-            with torch.no_grad():
-                return tap.owner.output_tangent(tap.args, tap.kwargs)
+            return tap.owner.contract(gradient, tap.args, tap.kwargs)
         finally:
             self._recomputing = False
 
@@ -155,7 +170,7 @@ class ReverseMode:
         Outputs may be [N, L, d], [N·L, d], a norm's over each head [N, L, H, d] or [N, H, L, d], or the head's [1, M,
         V].
         """
-        products = (gradient.to(totals.dtype) * self._tangent(tap)).sum(-1)
+        products = self._products(tap, gradient).to(totals.dtype)
         count, *lengths = batch.shape
         by_sample = products.shape[:1] == (count,) and set(lengths) <= set(products.shape[1:])
         if count == 1 or by_sample or products.shape == (torch.Size(batch.shape).numel(),):

@@ -65,9 +65,8 @@ def load_tokenizer(path: str) -> Any:
     tokenizer = _guarded(path, "tokenizer", lambda place: AutoTokenizer.from_pretrained(place, trust_remote_code=False))
     if tokenizer.eos_token_id is None:
         raise ModelError(
-            f"The tokenizer of {path} has no end-of-text token, so a response would have no end: set "
-            f'"eos_token" in its '
-            "tokenizer_config.json to the token that ends a response."
+            f"The tokenizer of {path} has no end-of-text token, so a response would have no end: set `eos_token` in "
+            "its tokenizer_config.json to the token that ends a response."
         )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token

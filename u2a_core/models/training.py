@@ -83,8 +83,7 @@ def train_reward(bundle: Bundle, config: TrainConfig, show: bool = True) -> tupl
     if tokenizer.pad_token_id == tokenizer.eos_token_id:
         raise ModelError(
             "A reward model reads its reward at the last token that is not padding, so its tokenizer needs a padding "
-            "token of its "
-            f'own; that of {bundle.policy_path} pads with its end-of-text token. Set "pad_token" in its '
+            f"token of its own; that of {bundle.policy_path} pads with its end-of-text token. Set `pad_token` in its "
             "tokenizer_config.json, or name a ready reward model with --model."
         )
     encoder = ResponseEncoder(tokenizer, bundle.max_length)
