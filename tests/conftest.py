@@ -42,8 +42,9 @@ DECODER = {
     "max_position_embeddings": 64,
 }
 # Between them: tied and untied heads, Linear (narrowing and widening) and Conv1D, with and without bias, LayerNorm
-# and RMSNorm, learned and rotary positions, norms over each attention head before the transpose ([N, L, H, d], Qwen3) and after it
-# ([N, H, L, d], Gemma 3), and attention within a window shorter than the sequences (Gemma 3's first layer).
+# and RMSNorm, learned and rotary positions, norms over each attention head before the transpose ([N, L, H, d], Qwen3)
+# and after it ([N, H, L, d], Gemma 3), and attention within a window shorter than the sequences (Gemma 3's first
+# layer).
 ARCHITECTURES: dict[str, Callable[[], tuple[type[nn.Module], PretrainedConfig]]] = {
     "llama": lambda: (LlamaForCausalLM, LlamaConfig(**DECODER)),
     "gpt2": lambda: (

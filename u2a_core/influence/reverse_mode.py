@@ -64,13 +64,15 @@ class _Owner:
 
 
 @dataclass(frozen=True)
-class _Tap:
-    """One call of an owner in the running forward pass: its inputs, detached, and its output."""
+class _Call:
+    """One call of an owner in the running forward pass: its inputs, detached.
+
+    The output is kept apart from it: a hook that held its own tensor would keep the whole graph alive.
+    """
 
     owner: _Owner
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-    output: Tensor
 
 
 class ReverseMode:
@@ -98,11 +100,11 @@ class ReverseMode:
         with self._tapped() as taps, sdpa_kernel(SDPBackend.MATH), torch.enable_grad():
             logps = self._compute(self._model, batch)
             seeds = torch.zeros_like(logps).requires_grad_(True)
-            outputs = [tap.output for tap in taps]
+            outputs = [output for _, output in taps]
             gradients = torch.autograd.grad(logps, outputs, seeds, create_graph=True, allow_unused=True)
             total = sum(
-                self._products(tap, gradient).sum(dtype=logps.dtype)
-                for tap, gradient in zip(taps, gradients, strict=True)
+                self._products(call, gradient).sum(dtype=logps.dtype)
+                for (call, _), gradient in zip(taps, gradients, strict=True)
                 if gradient is not None
             )
             if not isinstance(total, Tensor) or total.grad_fn is None:
@@ -115,17 +117,18 @@ class ReverseMode:
         with self._tapped() as taps, torch.enable_grad():
             logps = self._compute(self._model, batch)
             totals = logps.new_zeros(batch.shape[0]).detach()
-            for tap in taps:
-                tap.output.register_hook(lambda gradient, tap=tap: self._contract(totals, tap, gradient, batch))
+            for call, output in taps:
+                output.register_hook(lambda gradient, call=call: self._contract(totals, call, gradient, batch))
+            del output
             taps.clear()
             torch.autograd.backward(logps, weights(logps.detach()))
         return logps.detach(), totals
 
     @contextmanager
-    def _tapped(self) -> Iterator[list[_Tap]]:
+    def _tapped(self) -> Iterator[list[tuple[_Call, Tensor]]]:
         """Record every call of an owner; the earliest outputs become the leaves of the graph, so that nothing before
         them, and no parameter, is differentiated."""
-        taps: list[_Tap] = []
+        taps: list[tuple[_Call, Tensor]] = []
         wanted = [(parameter, parameter.requires_grad) for parameter in self._model.parameters()]
         handles = [
             owner.module.register_forward_hook(self._recorder(owner, taps), with_kwargs=True) for owner in self._owners
@@ -140,7 +143,7 @@ class ReverseMode:
             for parameter, before in wanted:
                 parameter.requires_grad_(before)
 
-    def _recorder(self, owner: _Owner, taps: list[_Tap]) -> Any:
+    def _recorder(self, owner: _Owner, taps: list[tuple[_Call, Tensor]]) -> Any:
         def record(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
             if not isinstance(output, Tensor):
                 raise ScoringError(
@@ -150,27 +153,26 @@ class ReverseMode:
             if self._recomputing:
                 return output
             tapped = output if output.requires_grad else output.detach().requires_grad_(True)
-            taps.append(
-                _Tap(owner, _detached(args), {key: _detached((value,))[0] for key, value in kwargs.items()}, tapped)
-            )
+            named = dict(zip(kwargs, _detached(tuple(kwargs.values())), strict=True))
+            taps.append((_Call(owner, _detached(args), named), tapped))
             return tapped
 
         return record
 
-    def _products(self, tap: _Tap, gradient: Tensor) -> Tensor:
+    def _products(self, call: _Call, gradient: Tensor) -> Tensor:
         self._recomputing = True
         try:
-            return tap.owner.contract(gradient, tap.args, tap.kwargs)
+            return call.owner.contract(gradient, call.args, call.kwargs)
         finally:
             self._recomputing = False
 
-    def _contract(self, totals: Tensor, tap: _Tap, gradient: Tensor, batch: TokenBatch) -> None:
+    def _contract(self, totals: Tensor, call: _Call, gradient: Tensor, batch: TokenBatch) -> None:
         """Add ⟨g, (∂y/∂θ) v⟩, summed within each sample, to `totals` [N].
 
         Outputs may be [N, L, d], [N·L, d], a norm's over each head [N, L, H, d] or [N, H, L, d], or the head's [1, M,
         V].
         """
-        products = self._products(tap, gradient).to(totals.dtype)
+        products = self._products(call, gradient).to(totals.dtype)
         count, *lengths = batch.shape
         by_sample = products.shape[:1] == (count,) and set(lengths) <= set(products.shape[1:])
         if count == 1 or by_sample or products.shape == (torch.Size(batch.shape).numel(),):
@@ -179,7 +181,7 @@ class ReverseMode:
             totals += batch.per_sample(products[0])
         else:
             raise ScoringError(
-                f"The module {tap.owner.name} returns {tuple(gradient.shape)} for a batch of {tuple(batch.shape)}: "
+                f"The module {call.owner.name} returns {tuple(gradient.shape)} for a batch of {tuple(batch.shape)}: "
                 "its rows cannot be told apart by sample, so the reverse back end cannot use it. Use --backend "
                 "forward."
             )
