@@ -10,6 +10,7 @@ gradient a sample, flattened, dot product. `agreement` is the largest difference
 """
 
 import argparse
+import ctypes
 import gc
 import platform
 import threading
@@ -72,6 +73,7 @@ class PeakMemory:
             torch.cuda.reset_peak_memory_stats()
             self.start = float(torch.cuda.memory_allocated())
         else:
+            ctypes.CDLL(None).malloc_trim(0)  # give freed memory back, so that each way starts from the same level
             self.start, self.running = _resident(), True
             self.thread = threading.Thread(target=self._watch)
             self.thread.start()

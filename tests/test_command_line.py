@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaForCausalLM
 
 from u2a_core.bundle import Bundle, open_bundle
 from u2a_core.cli import main
 from u2a_core.data.demo import demo_pairs
 from u2a_core.demo import write_corpus
 from u2a_core.influence import scoring
+from u2a_core.models.policy import new_adapter
 from u2a_core.models.scratch import train_tokenizer
 from u2a_core.store.scores import read_scores
 
@@ -360,3 +361,35 @@ def test_an_implicit_reward_from_an_aligned_policy(bundle: Path) -> None:
     assert opened.reward is not None
     assert open_bundle(bundle).reward != opened.reward
     assert (np.concatenate(table["token_rewards"]) < 0).mean() > 0.9  # the untuned policy likes tuned answers less
+
+
+def test_an_existing_reward_model_and_an_existing_adapter_are_taken_as_they_are(
+    scored: Path, pairs_file: Path, tmp_path: Path
+) -> None:
+    base = scored / "policy-tuned"
+    adapted = new_adapter(LlamaForCausalLM.from_pretrained(base), rank=2, seed=3)
+    for name, parameter in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.05)
+    adapted.save_pretrained(tmp_path / "adapter")
+    out = tmp_path / "bundle"
+    common = ("prepare", pairs_file, "--policy", base, "--max-length", 160)
+    succeeded(u2a(*common, "--adapter", tmp_path / "adapter", "--out", out))
+    succeeded(u2a("reward", out, "--model", scored / "reward"))
+    succeeded(u2a("score", out))
+    scores = read_scores(out / "scores" / "default.parquet")
+    assert scores.metadata["parameters"] == "lora"
+    expected = sum(parameter.numel() for name, parameter in adapted.named_parameters() if "lora_" in name)
+    assert scores.metadata["theta_size"] == expected  # the adapter's own rank 2, not a new one's 8
+    assert scores.metadata["alignment_value"] == pytest.approx(np.log(0.5), abs=1e-4)
+    assert scores.table["reward"].notna().all()
+    plain = read_scores(scored / "scores" / "default.parquet").table.set_index("id")["nll"]
+    assert (scores.table.set_index("id")["nll"] - plain).abs().max() > 1e-3  # the adapter is on the policy
+
+
+def test_prompts_cut_on_the_left_are_counted_and_reported(pairs_file: Path, tmp_path: Path) -> None:
+    succeeded(u2a("prepare", pairs_file, "--policy", "scratch:tiny", "--out", tmp_path / "b", "--max-length", 75))
+    told = json.loads(succeeded(u2a("score", tmp_path / "b", "--json")).stdout)
+    table = read_scores(Path(told["scores"])).table
+    assert told["truncated_examples"] == (table["truncated"] > 0).sum() > 0
+    assert all("".join(row.tokens[:-1]) == row.response for row in table.itertuples())

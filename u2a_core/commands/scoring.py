@@ -67,7 +67,7 @@ def score(
     outcome = run(opened, ScoreConfig(**settings, options=load_options(device, dtype, attention)), scores, restart)
     found = read_scores(outcome.path)
     told = {"scores": str(outcome.path), "already_there": outcome.reused, "backend": outcome.backend, **summary(found)}
-    printed({**told, "units": found.metadata["units"], "sign": found.metadata["sign"]}, as_json)
+    printed({**told, **{key: found.metadata[key] for key in ("truncated_examples", "units", "sign")}}, as_json)
 
 
 @click.command()

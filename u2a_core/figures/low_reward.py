@@ -187,7 +187,8 @@ def _layout(
         },
         "yaxis": {
             **axis,
-            "title": {"text": "ΔPA of the group: mean of its members, nats per pair", **small},
+            "title": {"text": "ΔPA of the group: mean of its members, nats per pair", "standoff": 14, **small},
+            "automargin": True,
             "exponentformat": "power",
             "minexponent": 5,
         },
