@@ -8,6 +8,7 @@ import resource
 import signal
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -125,24 +126,28 @@ def test_a_full_disk(tmp_path: Path) -> None:
     assert names(tmp_path) == ["a.txt"]
 
 
-@pytest.fixture
+@contextmanager
 def small_files() -> Iterator[None]:
-    """No file may grow beyond 4 KiB: a full disk as the operating system shows it."""
+    """No file may grow beyond 4 KiB: a full disk as the operating system shows it.
+
+    Only around the writes themselves: pytest's own output may be a file, and a longer one.
+    """
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, handler)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
-@pytest.mark.usefixtures("small_files")
 def test_weights_that_do_not_fit(tmp_path: Path) -> None:
     """safetensors has an error class of its own, which is no `OSError`."""
     path = tmp_path / "a.safetensors"
     with replacing(path) as part:
         save_file({"a": torch.ones(10)}, part)
-    with pytest.raises(StorageError) as caught, replacing(path) as part:
+    with small_files(), pytest.raises(StorageError) as caught, replacing(path) as part:
         save_file({"a": torch.ones(10_000)}, part)
     assert str(path) in str(caught.value)
     assert "File too large" in str(caught.value)
@@ -150,9 +155,8 @@ def test_weights_that_do_not_fit(tmp_path: Path) -> None:
     assert names(tmp_path) == ["a.safetensors"]
 
 
-@pytest.mark.usefixtures("small_files")
 def test_text_that_does_not_fit(tmp_path: Path) -> None:
-    with pytest.raises(StorageError) as caught:
+    with small_files(), pytest.raises(StorageError) as caught:
         write_json(tmp_path / "a.json", ["x" * 10_000])
     assert_refused(caught.value, tmp_path / "a.json", "File too large")
     assert names(tmp_path) == []
@@ -219,3 +223,23 @@ def test_writable_folder(tmp_path: Path) -> None:
 
 def test_a_reason_without_text(tmp_path: Path) -> None:
     assert "odd words" in str(unwritable(tmp_path, OSError("odd words")))
+
+
+def test_a_folder_comes_back_when_its_successor_cannot_take_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "bundle"
+    folder.mkdir()
+    (folder / "kept.txt").write_text("old")
+    rename = Path.replace
+
+    def failing(self: Path, target: Path) -> Path:
+        if self.name.endswith(".part"):
+            raise OSError(5, "Input/output error")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "replace", failing)
+    with pytest.raises(StorageError, match="bundle"), replacing(folder) as part:
+        part.mkdir()
+    assert (folder / "kept.txt").read_text() == "old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["bundle"]

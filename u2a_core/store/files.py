@@ -28,9 +28,7 @@ def replacing(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         remove(part)
         yield part
-        if path.is_dir():
-            shutil.rmtree(path)
-        part.replace(path)
+        _take_place(part, path)
     except OSError as error:
         remove(part, quiet=True)
         raise unwritable(path, error) from error
@@ -40,6 +38,22 @@ def replacing(path: Path) -> Iterator[Path]:
     except BaseException:
         remove(part, quiet=True)
         raise
+
+
+def _take_place(part: Path, path: Path) -> None:
+    """Rename `part` to `path`; a folder there before waits as `<path>.old`, and returns if the rename fails."""
+    if not path.is_dir():
+        part.replace(path)
+        return
+    old = path.with_name(path.name + ".old")
+    remove(old)
+    path.replace(old)
+    try:
+        part.replace(path)
+    except OSError:
+        old.replace(path)
+        raise
+    remove(old, quiet=True)
 
 
 def unwritable(path: Path, error: OSError) -> StorageError:
