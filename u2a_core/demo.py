@@ -28,7 +28,16 @@ def demo_folder() -> Path:
 
 def build_demo(folder: Path, count: int = PAIRS) -> Bundle:
     """The demo bundle in `folder`, made as far as it is not there yet. Raises `U2AError` subclasses."""
-    from u2a_core.influence.scoring import ScoreConfig, score
+    if (folder / MANIFEST).is_file():
+        bundle = open_bundle(folder)
+        if (bundle.scores_folder / "default.parquet").is_file():
+            return bundle
+    return _finished(folder, count)
+
+
+def _finished(folder: Path, count: int) -> Bundle:
+    """Every step that is not done yet."""
+    from u2a_core.influence.scoring import ScoreConfig, score  # torch and trl, needed only to build
     from u2a_core.models.training import TrainConfig, train_reward, tune
     from u2a_core.preparation import SCRATCH, PrepareConfig, prepare
 
@@ -37,13 +46,12 @@ def build_demo(folder: Path, count: int = PAIRS) -> Bundle:
     else:
         source = folder.with_name(f"{folder.name}-pairs.jsonl")
         write_corpus(source, demo_pairs(count, SEED))
-        bundle = prepare(PrepareConfig((str(source),), SCRATCH, seed=SEED, max_length=256), folder, overwrite=True)
+        bundle = prepare(PrepareConfig((str(source),), SCRATCH, seed=SEED, max_length=256), folder)
     if not bundle.manifest["policy"]["tuned"]:
         bundle, _ = tune(bundle, TrainConfig(epochs=TUNE_EPOCHS, seed=SEED))
     if bundle.reward is None:
         bundle, _ = train_reward(bundle, TrainConfig(epochs=REWARD_EPOCHS, learning_rate=1e-3, seed=SEED))
-    if not (bundle.scores_folder / "default.parquet").is_file():
-        score(bundle, ScoreConfig(parameters="full"))
+    score(bundle, ScoreConfig(parameters="full"))
     return bundle
 
 
