@@ -79,6 +79,15 @@ def _note(page: Page, url: str) -> None:
         page.elsewhere.append(url)  # type: ignore[attr-defined]
 
 
+def test_the_low_reward_page_opens_from_its_own_address_on_a_fresh_server(page: Page, address: str) -> None:
+    page.goto(f"{address}/low_reward")
+    page.wait_for_selector(".js-plotly-plot", timeout=60_000)
+    page.wait_for_function("document.querySelector('.js-plotly-plot')?.textContent.includes('Spearman')")
+    assert page.locator("text=Page not found").count() == 0
+    assert page.locator("text=Bundle: synthetic").count() == 1
+    assert page.elsewhere == []  # type: ignore[attr-defined]
+
+
 def test_the_influence_page_draws_every_candidate(page: Page, address: str) -> None:
     page.goto(address)
     page.wait_for_selector(".js-plotly-plot", timeout=60_000)
@@ -89,13 +98,6 @@ def test_the_influence_page_draws_every_candidate(page: Page, address: str) -> N
     assert drawn == CANDIDATES
     assert page.elsewhere == []  # type: ignore[attr-defined]
     assert page.locator("[data-title='Share chart…'], [data-title*='Chart Studio']").count() == 0
-
-
-def test_the_low_reward_page_opens_from_its_own_address(page: Page, address: str) -> None:
-    page.goto(f"{address}/low_reward")
-    page.wait_for_selector(".js-plotly-plot", timeout=60_000)
-    page.wait_for_function("document.querySelector('.js-plotly-plot')?.textContent.includes('Spearman')")
-    assert page.elsewhere == []  # type: ignore[attr-defined]
 
 
 def test_other_scores_are_chosen_by_the_address_and_stale_ones_are_refused(page: Page, address: str) -> None:

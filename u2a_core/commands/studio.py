@@ -37,7 +37,16 @@ def serve(bundle: Path, port: int, browser: bool | None) -> None:
         "browser.gatherUsageStats": "false",
     }
     options = [f"--{name}={value}" for name, value in settings.items()]
-    command = [sys.executable, "-m", "streamlit", "run", str(app), *options, "--", str(opened.path.resolve())]
+    command = [
+        sys.executable,
+        "-m",
+        "u2a_core.dashboard.launch",
+        "run",
+        str(app),
+        *options,
+        "--",
+        str(opened.path.resolve()),
+    ]
     click.echo(f"Studio at http://127.0.0.1:{port} (Ctrl-C ends it)")
     raise SystemExit(subprocess.run(command, cwd=app.parent, check=False).returncode)  # noqa: S603 - our own command line
 
