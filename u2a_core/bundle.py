@@ -5,10 +5,14 @@ bundle.toml           what it is made of, with hashes        data/pairs.parquet 
 policy/ reward/       models made here (or paths elsewhere)  scores/<name>.parquet what `u2a score` wrote
 cache/                what can be computed again: reference log-probabilities, token rewards, fingerprints
 ```
+
+The name `demo` in place of a path is the embedded bundle. It may only be read: what is computed from it goes to the
+demo's folder in the cache (`results_folder`), and is found there again.
 """
 
+import os
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,6 +25,8 @@ from u2a_core.store.scores import Scores, read_scores
 
 FORMAT_VERSION = 1
 MANIFEST = "bundle.toml"
+DEMO = "demo"
+EMBEDDED = Path(__file__).parent / "demo" / "bundle"
 
 
 @dataclass(frozen=True)
@@ -34,10 +40,15 @@ class RewardEntry:
 
 @dataclass(frozen=True)
 class Bundle:
-    """An opened bundle. Paths in the manifest are relative to its folder where they lie inside it."""
+    """An opened bundle. Paths in the manifest are relative to its folder where they lie inside it.
+
+    `results_folder` is where what is computed goes: the bundle's own folder (None), or another one for a bundle that
+    may only be read.
+    """
 
     path: Path
     manifest: dict[str, Any]
+    results_folder: Path | None = None
 
     @property
     def name(self) -> str:
@@ -74,14 +85,38 @@ class Bundle:
         return RewardEntry(str(entry["kind"]), self._located(str(entry["path"])), float(entry.get("beta", 0.1)))
 
     @property
+    def results(self) -> Path:
+        """The folder that what is computed from the bundle goes to."""
+        return self.results_folder or self.path
+
+    @property
+    def read_only(self) -> bool:
+        """Whether the bundle itself may not be changed."""
+        return self.results_folder is not None
+
+    @property
+    def reference(self) -> str:
+        """What names this bundle on the command line."""
+        return DEMO if self.read_only else str(self.path)
+
+    @property
     def scores_folder(self) -> Path:
         """Where `u2a score` writes."""
-        return self.path / "scores"
+        return self.results / "scores"
 
     @property
     def cache_folder(self) -> Path:
         """What can be computed again."""
-        return self.path / "cache"
+        return self.results / "cache"
+
+    def scores_path(self, name: str) -> Path | None:
+        """The scores file called `name`: one's own, else one that came with the bundle; None where there is neither."""
+        places = (folder / "scores" / f"{name}.parquet" for folder in (self.results, self.path))
+        return next((path for path in places if path.is_file()), None)
+
+    def scores_names(self) -> list[str]:
+        """The names of all scores, sorted."""
+        return sorted({path.stem for folder in (self.results, self.path) for path in folder.glob("scores/*.parquet")})
 
     @property
     def data_hash(self) -> str:
@@ -122,10 +157,12 @@ class Bundle:
 
     def scores(self, name: str) -> Scores:
         """The scores called `name`; `BundleError` where there are none, or where data or models changed since."""
-        path = self.scores_folder / f"{name}.parquet"
-        if not path.is_file():
-            others = ", ".join(sorted(file.stem for file in self.scores_folder.glob("*.parquet")))
-            there = f"It has: {others} (choose with --scores)." if others else f"Run `u2a score {self.path}` first."
+        path = self.scores_path(name)
+        if path is None:
+            others = ", ".join(self.scores_names())
+            there = (
+                f"It has: {others} (choose with --scores)." if others else f"Run `u2a score {self.reference}` first."
+            )
             raise BundleError(f"The bundle {self.path} has no scores called '{name}'. {there}")
         scores = read_scores(path)
         if scores.metadata["bundle_hash"] != self.hash:
@@ -136,11 +173,22 @@ class Bundle:
             )
         return scores
 
-    def updated(self, **sections: dict[str, Any] | None) -> "Bundle":
-        """The bundle with whole manifest sections replaced (None: removed), written at once."""
+    def updated(self, **sections: dict[str, Any] | str | None) -> "Bundle":
+        """The bundle with whole manifest sections replaced (None: removed), written at once; `BundleError` where it
+        may only be read.
+        """
+        self.check_writable()
         manifest = {key: value for key, value in {**self.manifest, **sections}.items() if value is not None}
         write_manifest(self.path, manifest)
         return Bundle(self.path, manifest)
+
+    def check_writable(self) -> None:
+        """Raise `BundleError` for a bundle that may only be read, before any work is done on it."""
+        if self.read_only:
+            raise BundleError(
+                f"The bundle '{DEMO}' may only be read: its data and models stay as they ship. Make a demo of your own "
+                "to change with `u2a demo build --out my-demo`."
+            )
 
     def relative(self, path: Path) -> str:
         """`path` as the manifest stores it."""
@@ -161,9 +209,26 @@ def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
         part.write_text(tomli_w.dumps(manifest), encoding="utf-8")
 
 
+def demo_results() -> Path:
+    """Where what is computed from the embedded demo goes: `cache/demo` of the checkout, else `~/.cache/u2a/demo`.
+
+    `U2A_CACHE` names another folder in place of `cache` and `~/.cache/u2a`.
+    """
+    checkout = Path(__file__).resolve().parents[1]
+    usual = checkout / "cache" if (checkout / "pyproject.toml").is_file() else Path.home() / ".cache" / "u2a"
+    return Path(os.environ.get("U2A_CACHE") or usual).expanduser() / DEMO
+
+
 def open_bundle(path: str | Path) -> Bundle:
-    """Open the bundle at `path`; `BundleError` where there is none, or its manifest lacks something."""
-    folder = Path(path).expanduser()
+    """Open the bundle at `path`, or the embedded one for `demo`; `BundleError` where there is none, or its manifest
+    lacks something.
+    """
+    if str(path) == DEMO:
+        return replace(_opened(EMBEDDED), results_folder=demo_results())
+    return _opened(Path(path).expanduser())
+
+
+def _opened(folder: Path) -> Bundle:
     file = folder / MANIFEST
     if not file.is_file():
         raise BundleError(

@@ -28,6 +28,10 @@ class ScoringError(U2AError):
     """Scoring that cannot go on: an unsupported back end, a foreign half-finished run, a number that is not finite."""
 
 
+class UnlearningError(U2AError):
+    """Unlearning or weighting that cannot begin or go on: a forget set, weights or settings that make no sense."""
+
+
 class StorageError(U2AError):
     """A folder that cannot be written, or a disk that is full."""
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import u2a_core
-from u2a_core.bundle import FORMAT_VERSION, MANIFEST, Bundle, open_bundle, write_manifest
+from u2a_core.bundle import DEMO, FORMAT_VERSION, MANIFEST, Bundle, open_bundle, write_manifest
 from u2a_core.data.encode import ResponseEncoder
 from u2a_core.data.loading import LoadedPairs, load_pairs
 from u2a_core.data.pairs import PreferencePair
@@ -41,6 +41,8 @@ class PrepareConfig:
 
 def prepare(config: PrepareConfig, out: Path, overwrite: bool = False) -> Bundle:
     """Make the bundle `out`, whole or not at all. Raises `U2AError` subclasses naming file, row or id."""
+    if out == Path(DEMO):
+        raise BundleError(f"'{DEMO}' is the name of the embedded bundle. Choose another --out, {DEMO}-2 say.")
     if out.exists() and not overwrite:
         raise BundleError(f"{out} exists already. Choose another --out, or say --overwrite to replace it.")
     if out.exists() and not (out / MANIFEST).is_file():

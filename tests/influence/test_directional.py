@@ -23,7 +23,7 @@ from u2a_core.influence.directional import DirectionalBackend, unit_direction
 from u2a_core.influence.first_order import batch_influence
 from u2a_core.influence.logprobs import response_logps
 from u2a_core.models.policy import Policy
-from u2a_core.objectives.forgetting import forgetting_objective
+from u2a_core.objectives.forgetting import ForgettingObjective, forgetting_objective
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 ARCHITECTURES = ("llama", "gpt2", "qwen3", "gemma3")
@@ -84,17 +84,20 @@ def references_of(logps: list[Tensor]) -> list[Tensor]:
     return [row.detach() + 0.3 * number for number, row in enumerate(logps)]
 
 
+def chosen(objective: str) -> ForgettingObjective:
+    return forgetting_objective(objective, **({"beta": 0.3} if objective == "npo" else {}))
+
+
 def sample_value(objective: str, logps: Tensor, reference: Tensor) -> Tensor:
     """φ_i from one example's log-probabilities [T]."""
-    mask = torch.ones(1, len(logps), dtype=torch.bool)
-    return forgetting_objective(objective, beta=0.3).loss(logps[None], mask, reference[None])[0]
+    mask = torch.ones(1, 1, len(logps), dtype=torch.bool)
+    return chosen(objective).loss(logps[None, None], mask, reference[None, None])[0]
 
 
 def sample_slopes(case: Case, batch: Any, backend: str, objective: str, tokens: bool) -> Tensor:
     """⟨v, ∇φ_i⟩ as scoring computes it (a scale of −1 turns ΔPA back into it)."""
-    chosen = forgetting_objective(objective, beta=0.3)
     reference = torch.cat(references_of(case.logps)) if objective == "npo" else None
-    return batch_influence(case.backend(backend), batch, chosen, -1.0, reference, tokens).samples
+    return batch_influence(case.backend(backend), batch, chosen(objective), -1.0, reference, tokens).samples
 
 
 def assert_close(actual: Tensor, expected: Tensor, tolerance: float) -> None:

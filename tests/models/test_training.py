@@ -18,7 +18,8 @@ from u2a_core.data.splits import SplitSizes
 from u2a_core.errors import DataError, ModelError
 from u2a_core.models.loading import LoadOptions, load_causal, load_tokenizer
 from u2a_core.models.reward import ClassifierReward, token_rewards
-from u2a_core.models.training import TrainConfig, train_reward, tune
+from u2a_core.models.reward_training import train_reward
+from u2a_core.models.training import TrainConfig, tune
 from u2a_core.preparation import PrepareConfig, prepare
 
 CPU = LoadOptions("cpu")

@@ -22,6 +22,7 @@ def rows() -> list[dict[str, Any]]:
         "n_tokens": 3,
         "tokens": ["I", " know", "<eos>"],
         "token_delta_pa": [0.25, 0.5, -0.25],
+        "delta_pa_alternatives": 0.0,
         "token_rewards": [0.5, -1.0, 0.25],
         "reward": -0.25 / 3,
         "low_reward_proportion": 1 / 3,
@@ -103,6 +104,9 @@ def test_an_empty_table_is_a_valid_file(tmp_path: Path) -> None:
         ({"token_rewards": [0.5]}, ["aaaa", "token_rewards", "1 entries"]),
         ({"token_rewards": [0.5, None, 0.5]}, ["aaaa", "token_rewards", "not a number"]),
         ({"token_delta_pa": [0.25, 0.5, 0.25]}, ["aaaa", "adds up to 1", "0.5"]),
+        ({"delta_pa_alternatives": 0.25}, ["aaaa", "delta_pa_alternatives", "0.25", "to 0.75", "0.5"]),
+        ({"delta_pa_alternatives": float("inf")}, ["aaaa", "delta_pa_alternatives", "finite"]),
+        ({"delta_pa_alternatives": None}, ["aaaa", "delta_pa_alternatives", "missing"]),
         ({"n_tokens": 0, "tokens": [], "token_delta_pa": None, "token_rewards": None}, ["aaaa", "no response token"]),
         ({"prompt": None}, ["aaaa", "prompt", "missing"]),
         ({"truncated": "many"}, ["truncated", "int32"]),
@@ -130,6 +134,21 @@ def test_the_parts_may_differ_from_the_total_by_rounding_only(tmp_path: Path) ->
     write_scores(tmp_path / "a", table({"token_delta_pa": [0.25, 0.5, -0.25 + 5e-4]}), metadata())
     with pytest.raises(ScoringError, match="adds up to"):
         write_scores(tmp_path / "b", table({"token_delta_pa": [0.25, 0.5, -0.25 + 5e-3]}), metadata())
+
+
+def test_tokens_and_alternatives_add_up_to_the_whole(tmp_path: Path) -> None:
+    path = tmp_path / "scores.parquet"
+    write_scores(path, table({"token_delta_pa": [0.25, 0.5, 0.25], "delta_pa_alternatives": -0.5}), metadata())
+    row = read_scores(path).table.iloc[0]
+    assert sum(row["token_delta_pa"]) + row["delta_pa_alternatives"] == row["delta_pa"] == 0.5
+
+
+def test_scores_of_a_time_without_alternatives_have_none(tmp_path: Path) -> None:
+    path = tmp_path / "scores.parquet"
+    rewrite(path, good_header(), drop=("delta_pa_alternatives",))
+    scores = read_scores(path)
+    assert list(scores.table.columns) == SCHEMA.names
+    assert scores.table["delta_pa_alternatives"].tolist() == [0.0, 0.0]
 
 
 def test_a_wrong_set_of_columns_is_refused(tmp_path: Path) -> None:

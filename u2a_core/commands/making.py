@@ -113,12 +113,19 @@ def tune(bundle: Path, as_json: bool, device: str, dtype: str, attention: str, *
 @click.option("--model", help="An existing reward model: folder or hub id.")
 @click.option("--implicit", help="An aligned policy, whose log-ratio to the bundle's policy is the reward.")
 @click.option("--beta", default=0.1, show_default=True, help="β of the implicit reward.")
+@click.option(
+    "--pooling",
+    type=click.Choice(["mean", "last"]),
+    default="mean",
+    show_default=True,
+    help="With --train, a response's reward: the mean of its token rewards, or the last one.",
+)
 @train_options(epochs=2.0, learning_rate=1e-3)
 @model_options
 @json_option
 def reward(
-    bundle: Path, train: bool, model: str | None, implicit: str | None, beta: float, as_json: bool, device: str, dtype:
-    str, attention: str, **settings: Any,
+    bundle: Path, train: bool, model: str | None, implicit: str | None, beta: float, pooling: str, as_json: bool,
+    device: str, dtype: str, attention: str, **settings: Any,
 ) -> None:  # fmt: skip
     """Give BUNDLE its token reward model: trained here (--train), an existing one (--model), or implicit.
 
@@ -128,14 +135,16 @@ def reward(
     """
     from u2a_core.bundle import open_bundle
     from u2a_core.models.reward_entry import set_reward
-    from u2a_core.models.training import TrainConfig, train_reward
+    from u2a_core.models.reward_training import train_reward
+    from u2a_core.models.training import TrainConfig
 
     opened, options = open_bundle(bundle), load_options(device, dtype, attention)
     if train + (model is not None) + (implicit is not None) != 1:
         raise click.UsageError("Say one of --train, --model PATH and --implicit PATH.")
     if train:
-        _, report = train_reward(opened, TrainConfig(**settings, options=options))
+        _, report = train_reward(opened, TrainConfig(**settings, options=options), pooling)
         printed(report.__dict__, as_json)
     else:
+        opened.check_writable()
         changed = set_reward(opened, "classifier" if model else "implicit", str(model or implicit), beta, options)
         printed({"reward": changed.manifest["reward"]}, as_json)

@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from u2a_core.objectives.config import OBJECTIVES, REFUSAL, ObjectiveConfig
+from u2a_core.objectives.config import PARAMETERS as OBJECTIVE_PARAMETERS
+
 if TYPE_CHECKING:
     from u2a_core.bundle import Bundle
     from u2a_core.data.splits import SplitSizes
@@ -111,3 +114,21 @@ def _told(value: Any) -> str:
             " ".join(f"{k}={v}" for k, v in one.items()) if isinstance(one, dict) else _told(one) for one in value
         )
     return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+objective_options = stacked(
+    click.option("--objective", type=click.Choice(OBJECTIVES), default="ga", show_default=True, help="φ, by name."),
+    click.option("--beta", type=float, help="β of npo, dpo and simnpo.  [default: 0.1; simnpo: 2.5]"),
+    click.option("--gamma", type=float, help="γ of simnpo.  [default: 0]"),
+    click.option(
+        "--epsilon", type=float, nargs=3, help="ε1 ε2 ε3 of yao: ascent, mismatch, retention.  [default: 0.5 1 1]"
+    ),
+    click.option("--random-answers", type=int, help="Random answers an example, K of yao.  [default: 5]"),
+    click.option("--refusal", help=f"Template answer of dpo and flat-….  [default: {REFUSAL}]"),
+)
+
+
+def objective_config(settings: dict[str, Any]) -> ObjectiveConfig:
+    """The objective that the options mean; takes them out of `settings`."""
+    names = [name for name in (*OBJECTIVE_PARAMETERS, "retention", "alpha") if name in settings]
+    return ObjectiveConfig(settings.pop("objective"), **{name: settings.pop(name) for name in names})

@@ -11,6 +11,8 @@ from u2a_core.commands.options import (
     json_option,
     load_options,
     model_options,
+    objective_config,
+    objective_options,
     printed,
     scored_parameters,
     scores_option,
@@ -27,15 +29,14 @@ score_options = stacked(
         "--tokens/--no-tokens", default=True, show_default=True, help="Keep ΔPA by token; without, scoring is faster."
     ),
     click.option("--token-budget", type=click.IntRange(min=1), help="Padded tokens a batch.  [default: by memory]"),
-    click.option("--seed", default=0, show_default=True, help="Seed of a new LoRA."),
+    click.option("--seed", default=0, show_default=True, help="Seed of a new LoRA and of random answers."),
 )
 
 
 @click.command()
 @bundle_argument
 @click.option("--estimator", type=click.Choice(["first_order"]), default="first_order", show_default=True)
-@click.option("--objective", type=click.Choice(["ga", "npo"]), default="ga", show_default=True)
-@click.option("--beta", "objective_beta", default=0.1, show_default=True, help="β of NPO.")
+@objective_options
 @click.option(
     "--j", "alignment", type=click.Choice(["dpo", "margin"]), default="dpo", show_default=True, help="What J is."
 )
@@ -64,6 +65,7 @@ def score(
 
     opened = open_bundle(bundle)
     settings["parameters"] = scored_parameters(opened, settings["parameters"])
+    settings["objective"] = objective_config(settings)
     outcome = run(opened, ScoreConfig(**settings, options=load_options(device, dtype, attention)), scores, restart)
     found = read_scores(outcome.path)
     told = {"scores": str(outcome.path), "already_there": outcome.reused, "backend": outcome.backend, **summary(found)}

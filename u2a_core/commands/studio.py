@@ -1,4 +1,4 @@
-"""`u2a serve` and `u2a demo`: the dashboard in the browser, and the embedded demo from nothing to the pictures."""
+"""`u2a serve` and `u2a demo`: the dashboard in the browser, and the embedded demo, shown or made from nothing."""
 
 import os
 import subprocess
@@ -45,30 +45,53 @@ def serve(bundle: Path, port: int, browser: bool | None) -> None:
         str(app),
         *options,
         "--",
-        str(opened.path.resolve()),
+        opened.reference if opened.read_only else str(opened.path.resolve()),
     ]
     click.echo(f"Studio at http://127.0.0.1:{port} (Ctrl-C ends it)")
     raise SystemExit(subprocess.run(command, cwd=app.parent, check=False).returncode)  # noqa: S603 - our own command line
 
 
-@click.command()
-@click.option("--out", type=click.Path(path_type=Path), default=None, help="Folder of the demo.  [default: cache/demo]")
+@click.group(invoke_without_command=True)
 @click.option("--open/--no-open", "open_", default=None, help="Open the picture.  [default: where there is a display]")
 @json_option
-def demo(out: Path | None, open_: bool | None, as_json: bool) -> None:
-    """Make the embedded demo (data, policy, reward model, scores) if it is not there yet, and show its pictures.
+@click.pass_context
+def demo(context: click.Context, open_: bool | None, as_json: bool) -> None:
+    """Show the pictures of the embedded demo, the bundle that every command knows as `demo`.
 
     \b
     Example:
       u2a demo
+      u2a score demo --objective npo --scores npo
     """
-    from u2a_core.demo import build_demo, demo_folder, demo_pictures
+    if context.invoked_subcommand:
+        return
+    from u2a_core.bundle import DEMO, demo_results
+    from u2a_core.demo.show import demo_pictures
 
-    folder = out or demo_folder()
-    pictures = demo_pictures(build_demo(folder), folder)
-    printed({"bundle": str(folder), **{name: str(path) for name, path in pictures.items()}}, as_json)
+    pictures = demo_pictures(demo_results())
+    printed({"bundle": DEMO, **{name: str(path) for name, path in pictures.items()}}, as_json)
     if has_display() if open_ is None else open_:
         click.launch(pictures["influence"].resolve().as_uri())
+
+
+@demo.command()
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the new bundle.")
+@click.option("--reduced", is_flag=True, help="A small one in seconds, to try the recipe; it shows no phenomenon.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing bundle.")
+@json_option
+def build(out: Path, reduced: bool, overwrite: bool, as_json: bool) -> None:
+    """Make the demo bundle from nothing, as the embedded one was made: data, models, scores and model card.
+
+    \b
+    Example:
+      u2a demo build --out my-demo
+    """
+    from u2a_core.demo.build import build_demo
+    from u2a_core.demo.recipe import RECIPE, REDUCED
+
+    bundle = build_demo(out, REDUCED if reduced else RECIPE, overwrite)
+    recipe = bundle.manifest["demo"]["recipe_hash"]
+    printed({"bundle": str(bundle.path), "hash": bundle.hash, "recipe": recipe}, as_json)
 
 
 def studio_script() -> Path:

@@ -30,7 +30,7 @@ def scores_choice(arguments: Sequence[str]) -> None:
         st.error("The bundle cannot be opened.")
         st.text(str(error))
         st.stop()
-    names = sorted(path.stem for path in bundle.scores_folder.glob("*.parquet"))
+    names = bundle.scores_names()
     st.sidebar.text(f"Bundle: {bundle.name}")
     if not names:
         st.sidebar.info("No scores yet.")
@@ -39,7 +39,7 @@ def scores_choice(arguments: Sequence[str]) -> None:
     wanted = st.query_params.get("scores", "default")
     name = st.sidebar.selectbox("Scores", names, index=names.index(wanted) if wanted in names else 0)
     st.query_params["scores"] = name
-    st.session_state["chosen"] = (str(bundle.path), name)
+    st.session_state["chosen"] = (bundle.reference, name)
 
 
 def chosen_scores() -> Scores | None:

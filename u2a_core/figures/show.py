@@ -28,7 +28,7 @@ class ShowConfig:
 def show(bundle: Bundle, scores_name: str, config: ShowConfig, out: Path) -> Scores:
     """Write the figure to `out` (light, and dark where the reader's system is); returns the scores shown."""
     scores = bundle.scores(scores_name)
-    metadata = {"bundle": str(bundle.path), "scores": scores_name, **scores.metadata}
+    metadata = {"bundle": bundle.reference, "scores": scores_name, **scores.metadata}
     if config.figure == "influence":
         draw = paper_influence_figure if config.paper_style else influence_figure
         light, dark = (draw(scores, replace(config.influence, theme=theme)) for theme in _THEMES)
@@ -44,7 +44,7 @@ def show(bundle: Bundle, scores_name: str, config: ShowConfig, out: Path) -> Sco
     elif config.figure == "low-reward":
         if scores.metadata["low_reward_threshold"] is None:
             raise DataError(
-                f"The scores '{scores_name}' hold no token rewards. Run `u2a reward {bundle.path} --train` (or "
+                f"The scores '{scores_name}' hold no token rewards. Run `u2a reward {bundle.reference} --train` (or "
                 "--model, --implicit) and `u2a score` again with --restart."
             )
         light, dark = (low_reward_figure(scores, replace(config.low_reward, theme=theme)) for theme in _THEMES)

@@ -58,11 +58,16 @@ def bytes_per_token(policy: Policy, backend: str, longest: int) -> int:
 
 
 def choose_backend(
-    wanted: str, tokens: bool, policy: Policy, encoded: list[EncodedResponse], budget: int | None = None
+    wanted: str,
+    tokens: bool,
+    policy: Policy,
+    encoded: list[EncodedResponse],
+    budget: int | None = None,
+    roles: int = 1,
 ) -> BackendChoice:
     """Decide back end and token budget. `auto`: with parts per token forward, without them reverse (cheaper), as long
-    as the model supports it and one example of the longest length fits; else the other one. `ScoringError` where
-    neither works.
+    as the model supports it and one example of the longest length, with its `roles` sequences, fits; else the other
+    one. `encoded` are the sequences of all roles. `ScoringError` where neither works.
     """
     longest = max(one.length for one in encoded)
     memory = available_memory(policy.device) * SHARE_OF_MEMORY
@@ -76,11 +81,9 @@ def choose_backend(
         room = int(memory / bytes_per_token(policy, name, longest))
         if refusal:
             reasons.append(f"{name} is not supported by this model")
-        elif room < longest and len(order) > 1 and name == order[0]:
-            reasons.append(
-                f"{name} would need about {bytes_per_token(policy, name, longest) * longest / 2**30:.1f} GiB for one "
-                "example"
-            )
+        elif room < roles * longest and len(order) > 1 and name == order[0]:
+            needed = bytes_per_token(policy, name, longest) * roles * longest
+            reasons.append(f"{name} would need about {needed / 2**30:.1f} GiB for one example")
         else:
             why = (
                 f"{name}: asked for"

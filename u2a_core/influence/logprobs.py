@@ -16,12 +16,21 @@ from u2a_core.data.batch import ResponseBatch
 
 def response_logps(model: nn.Module, batch: ResponseBatch) -> Tensor:
     """log π(y_t | x, y_<t) of every response token, [M], nats, in float32 (float64 for a float64 model)."""
+    return logps_of(response_logits(model, batch), batch)
+
+
+def response_logits(model: nn.Module, batch: ResponseBatch) -> Tensor:
+    """Logits of the next token before every response token, [M, V], in float32 (float64 for a float64 model)."""
     inputs: dict[str, Any] = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
     if takes_position_ids(model):
         inputs["position_ids"] = batch.position_ids
     with head_at(model, batch.rows, batch.columns - 1):
         output: Tensor = model(**inputs, use_cache=False).logits[0]  # [M, V]
-    logits = output if output.dtype == torch.float64 else output.float()
+    return output if output.dtype == torch.float64 else output.float()
+
+
+def logps_of(logits: Tensor, batch: ResponseBatch) -> Tensor:
+    """log π(y_t) of every response token from its logits, [M, V] -> [M]."""
     return logits.gather(1, batch.targets[:, None])[:, 0] - logits.logsumexp(1)
 
 

@@ -16,24 +16,25 @@ from u2a_core.errors import ScoringError
 
 @dataclass(frozen=True)
 class SampleParts:
-    """One candidate: ΔPA (nats per pair), mean response NLL (nats per token), ΔPA by token (None where not asked
-    for).
+    """One candidate: ΔPA (nats per pair), mean response NLL (nats per token), ΔPA by token of its own response (None
+    where not asked for), and the part of ΔPA that comes from its alternatives.
     """
 
     delta_pa: float
     nll: float
     token_delta_pa: NDArray[np.float64] | None
+    delta_pa_alternatives: float
 
 
 def split_samples(stored: dict[str, Tensor], lengths: Sequence[int]) -> list[SampleParts]:
-    """A stored batch, `logps` [M], `samples` [N] and perhaps `tokens` [M], by sample; `lengths` are the tokens of
-    each.
+    """A stored batch, `logps` [M], `samples` [N], `alternatives` [N] and perhaps `tokens` [M], by sample; `lengths` are
+    the tokens of each response.
     """
     logps = stored["logps"].double().split(list(lengths))
     tokens = stored["tokens"].double().split(list(lengths)) if "tokens" in stored else [None] * len(lengths)
     return [
-        SampleParts(float(value), -float(logp.mean()), None if token is None else token.numpy())
-        for value, logp, token in zip(stored["samples"], logps, tokens, strict=True)
+        SampleParts(float(value), -float(logp.mean()), None if token is None else token.numpy(), float(other))
+        for value, logp, token, other in zip(stored["samples"], logps, tokens, stored["alternatives"], strict=True)
     ]
 
 
@@ -70,6 +71,7 @@ def score_table(
                 "n_tokens": len(one.response_ids),
                 "tokens": list(one.token_texts),
                 "token_delta_pa": part.token_delta_pa,
+                "delta_pa_alternatives": part.delta_pa_alternatives,
                 "token_rewards": own,
                 "reward": None if own is None else float(own.mean(dtype=np.float64)),
                 "low_reward_proportion": None if own is None or threshold is None else float((own < threshold).mean()),

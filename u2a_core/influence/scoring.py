@@ -6,8 +6,7 @@ end.
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-import u2a_core
 from u2a_core.bundle import Bundle
 from u2a_core.data.batch import collate
 from u2a_core.data.encode import EncodedResponse, ResponseEncoder, token_budget_batches
@@ -23,43 +21,23 @@ from u2a_core.errors import BundleError, ScoringError
 from u2a_core.influence.alignment_gradient import EncodedPair, alignment_gradient
 from u2a_core.influence.backends import BackendChoice, choose_backend, make_backend
 from u2a_core.influence.candidate_rewards import candidate_rewards, stored_tensors
+from u2a_core.influence.candidates import encode_candidates, padded_lengths, role_by_role
 from u2a_core.influence.directional import DirectionalBackend, unit_direction
 from u2a_core.influence.first_order import batch_influence, curvature_solution, is_finite
 from u2a_core.influence.reference import reference_logps
+from u2a_core.influence.score_config import ScoreConfig
+from u2a_core.influence.score_metadata import score_metadata
 from u2a_core.influence.score_table import SampleParts, low_reward_threshold, score_table, split_samples
 from u2a_core.models.loading import LoadOptions
 from u2a_core.models.policy import Policy, load_policy
 from u2a_core.objectives.alignment import alignment
-from u2a_core.objectives.forgetting import ForgettingObjective, forgetting_objective
+from u2a_core.objectives.forgetting import forgetting_objective
 from u2a_core.store.files import remove, replacing, writable_folder
 from u2a_core.store.progress import Progress
 from u2a_core.store.run_folder import RunFolder
-from u2a_core.store.scores import FORMAT_VERSION, read_scores, write_scores
+from u2a_core.store.scores import read_scores, write_scores
 
-ESTIMATORS = ("first_order",)
-
-
-@dataclass(frozen=True)
-class ScoreConfig:
-    """What `u2a score` is told. `damping` is λ; `low_reward` an absolute τ, else `low_reward_quantile` of all token
-    rewards.
-    """
-
-    estimator: str = "first_order"
-    objective: str = "ga"
-    objective_beta: float = 0.1
-    alignment: str = "dpo"
-    alignment_beta: float = 0.1
-    damping: float = 1.0
-    parameters: str = "lora"
-    rank: int = 8
-    backend: str = "auto"
-    tokens: bool = True
-    token_budget: int | None = None
-    low_reward: float | None = None
-    low_reward_quantile: float = 0.25
-    seed: int = 0
-    options: LoadOptions = field(default_factory=LoadOptions)
+__all__ = ["ScoreConfig", "ScoreOutcome", "score"]
 
 
 @dataclass(frozen=True)
@@ -77,19 +55,20 @@ def score(
     """Score every candidate of `bundle` into `scores/<name>.parquet`. Raises `U2AError` subclasses."""
     _check(config, name)
     path = bundle.scores_folder / f"{name}.parquet"
-    asked = {**asdict(config), "bundle_hash": bundle.hash}
+    asked = config.asked(bundle.hash)
     folder = bundle.scores_folder / f"{name}.part"
     writable_folder(bundle.scores_folder)
     if restart:
         remove(folder)
-    elif path.exists():
-        done = read_scores(path).metadata
-        if done.get("asked") == asked:
+    elif there := bundle.scores_path(name):
+        done = read_scores(there).metadata
+        if done.get("asked") != asked:
+            raise BundleError(
+                f"{there} exists already and was made otherwise, or from another state of the bundle. Choose another "
+                "name with --scores, or say --restart to replace it."
+            )
+        if there == path:  # else they came with a bundle that may only be read, and are computed anew beside it
             return ScoreOutcome(path, True, done["backend"])
-        raise BundleError(
-            f"{path} exists already and was made otherwise, or from another state of the bundle. Choose another name "
-            "with --scores, or say --restart to replace it."
-        )
     with RunFolder(folder, asked) as run:
         backend = _Job(bundle, config, run, show).run(path)
         run.finish()
@@ -98,21 +77,9 @@ def score(
 
 def _check(config: ScoreConfig, name: str) -> None:
     """Refuse what cannot work before a model is loaded."""
-    if config.estimator not in ESTIMATORS:
-        raise ScoringError(f"There is no estimator '{config.estimator}'; choose {', '.join(ESTIMATORS)}.")
+    config.check()
     if not name or not all(letter.isalnum() or letter in "-_." for letter in name) or name.startswith("."):
         raise ScoringError(f"--scores {name!r} cannot be a file name: use letters, digits, '-', '_' and '.'.")
-    for label, value in (
-        ("--damping", config.damping),
-        ("--beta", config.objective_beta),
-        ("--j-beta", config.alignment_beta),
-    ):
-        if not value > 0:
-            raise ScoringError(f"{label} must be greater than 0; it is {value}.")
-    if not 0 < config.low_reward_quantile < 1:
-        raise ScoringError(f"--low-reward-quantile must lie between 0 and 1; it is {config.low_reward_quantile}.")
-    forgetting_objective(config.objective)
-    alignment(config.alignment)
 
 
 class _Job:
@@ -132,9 +99,14 @@ class _Job:
         )
         self.encoder = ResponseEncoder(self.policy.tokenizer, bundle.max_length)
         self.candidates = bundle.pairs.forget
-        self.encoded = [self.encoder.encode(one.id, one.prompt, one.response) for one in self.candidates]
+        self.objective = forgetting_objective(config.objective)
+        self.roles = encode_candidates(self.objective, self.candidates, bundle.pairs.retain, self.encoder, config.seed)
+        self.encoded = [own for own, *_ in self.roles]
         if resolved is None:
-            choice = choose_backend(config.backend, config.tokens, self.policy, self.encoded, config.token_budget)
+            sequences = role_by_role(self.roles)
+            choice = choose_backend(
+                config.backend, config.tokens, self.policy, sequences, config.token_budget, self.objective.roles
+            )
             resolved = {
                 **asdict(choice),
                 "device": str(self.policy.device),
@@ -162,12 +134,13 @@ class _Job:
         write_scores(
             path,
             table,
-            self._metadata(len(table))
+            score_metadata(self.bundle, self.config, self.policy, self.resolved, self.run_folder.asked, len(table))
             | {
                 "low_reward_threshold": threshold,
                 "alignment_value": value,
                 "gradient_norm": norm,
                 "truncated_examples": int((table["truncated"] > 0).sum()),
+                "truncated_alternatives": sum(other.truncated > 0 for _, *others in self.roles for other in others),
                 "seconds": round(time.monotonic() - self.began, 3),
             },
         )
@@ -176,34 +149,6 @@ class _Job:
     def _options(self) -> LoadOptions:
         """Device and dtype as they were resolved at the start of the run."""
         return LoadOptions(self.resolved["device"], self.resolved["dtype"], self.config.options.attention)
-
-    def _metadata(self, count: int) -> dict[str, Any]:
-        """What is true of all rows."""
-        config, bundle = self.config, self.bundle
-        return {
-            "format_version": FORMAT_VERSION,
-            "bundle": bundle.name,
-            "estimator": config.estimator,
-            "objective": config.objective,
-            "objective_beta": config.objective_beta,
-            "alignment": config.alignment,
-            "alignment_beta": config.alignment_beta,
-            "alignment_pairs": len(bundle.pairs.pairs_of("pa_train")),
-            "damping": config.damping,
-            "units": f"nats per pair, for ω = 1 among n = {count} candidates and H = λI with λ = {config.damping:g}",
-            "sign": "> 0: unlearning the example helps alignment; < 0: it hurts",
-            "n": count,
-            "seed": config.seed,
-            "bundle_hash": bundle.hash,
-            "reward": bundle.reward.kind if bundle.reward else None,
-            "low_reward_quantile": None if config.low_reward is not None else config.low_reward_quantile,
-            "parameters": config.parameters,
-            "theta_size": self.policy.size,
-            "backend": self.resolved,
-            "versions": {name: version(name) for name in ("torch", "transformers", "peft")}
-            | {"u2a": u2a_core.__version__},
-            "asked": self.run_folder.asked,
-        }
 
     def _gradient(self) -> tuple[float, dict[str, Tensor]]:
         """J and ∇J on `pa_train`, from the run folder where an earlier attempt finished them."""
@@ -247,16 +192,15 @@ class _Job:
         """ΔPA of every candidate, batch by batch, and ‖v‖; finished batches are read back."""
         direction, norm = unit_direction(curvature_solution(gradient, self.config.damping))
         backend = make_backend(self.choice.name, self.policy.model, direction)
-        objective = forgetting_objective(self.config.objective, self.config.objective_beta)
-        references = self._reference(self.encoded) if "reference" in objective.needs else None
-        batches = token_budget_batches([one.length for one in self.encoded], self.choice.token_budget)
+        references = self._references() if "reference" in self.objective.needs else None
+        batches = token_budget_batches(padded_lengths(self.roles), self.choice.token_budget)
         parts: dict[int, SampleParts] = {}
         with Progress("influence", len(self.encoded), self.run_folder.path / "progress.jsonl", self.show) as progress:
             for number, indices in enumerate(batches):
                 file = self.run_folder.path / f"batch-{number:06d}.safetensors"
                 stored = stored_tensors(file)
                 if stored is None:
-                    stored = self._score_batch(backend, objective, norm, references, indices)
+                    stored = self._score_batch(backend, norm, references, indices)
                     with replacing(file) as part:
                         save_file(stored, part)
                 lengths = [len(self.encoded[index].response_ids) for index in indices]
@@ -264,22 +208,27 @@ class _Job:
                 progress.step(len(indices))
         return [parts[index] for index in range(len(self.encoded))], norm
 
+    def _references(self) -> list[list[Tensor]]:
+        """log π°(y_t) by role and candidate; a role at a time, so that objectives share what is cached of a role."""
+        return [self._reference(role) for role in zip(*self.roles, strict=True)]
+
     def _score_batch(
         self,
         backend: DirectionalBackend,
-        objective: ForgettingObjective,
         norm: float,
-        references: list[Tensor] | None,
+        references: list[list[Tensor]] | None,
         indices: Sequence[int],
     ) -> dict[str, Tensor]:
         """ΔPA and log-probabilities of one batch; `ScoringError` naming the ids where a number is not finite."""
-        batch = collate([self.encoded[index] for index in indices], self.policy.tokenizer.pad_token_id).to(
-            self.policy.device
-        )
+        sequences = role_by_role([self.roles[index] for index in indices])
+        batch = collate(sequences, self.policy.tokenizer.pad_token_id).to(self.policy.device)
         reference = (
-            None if references is None else torch.cat([references[index] for index in indices]).to(self.policy.device)
+            None
+            if references is None
+            else torch.cat([role[index] for role in references for index in indices]).to(self.policy.device)
         )
-        found = batch_influence(backend, batch, objective, norm / len(self.encoded), reference, self.config.tokens)
+        scale = norm / len(self.encoded)
+        found = batch_influence(backend, batch, self.objective, scale, reference, self.config.tokens)
         if not is_finite(found):
             bad = [
                 self.encoded[index].id
@@ -290,5 +239,5 @@ class _Job:
                 f"ΔPA of {', '.join(bad[:5]) or self.encoded[indices[0]].id} is not finite: the policy overflows "
                 f"there in {self.policy.dtype}. Score with --dtype float32, or leave the example out."
             )
-        stored = {"logps": found.logps.cpu(), "samples": found.samples.cpu()}
+        stored = {name: getattr(found, name).cpu().contiguous() for name in ("logps", "samples", "alternatives")}
         return stored if found.tokens is None else {**stored, "tokens": found.tokens.cpu()}

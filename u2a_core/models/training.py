@@ -1,6 +1,7 @@
-"""Making models with trl: the paper's "original" policy (SFTTrainer) and the token reward model (RewardTrainer).
+"""Training with trl, and by it the paper's "original" policy (SFTTrainer).
 
-Both train on this project's own encoding (ids and masks), so that training, scoring and unlearning see the same tokens.
+Policy and reward model train on this project's own encoding (ids and masks), so that training, scoring and unlearning
+see the same tokens.
 """
 
 import contextlib
@@ -19,8 +20,8 @@ from transformers import TrainerCallback, set_seed
 
 from u2a_core.bundle import Bundle
 from u2a_core.data.encode import EncodedResponse, ResponseEncoder
-from u2a_core.errors import DataError, ModelError
-from u2a_core.models.loading import LoadOptions, load_causal, load_classifier, load_tokenizer, quiet
+from u2a_core.errors import ModelError
+from u2a_core.models.loading import LoadOptions, load_causal, load_tokenizer, quiet
 from u2a_core.models.policy import attach_adapter, new_adapter
 from u2a_core.store.files import replacing
 from u2a_core.store.progress import Progress
@@ -56,83 +57,44 @@ def tune(bundle: Bundle, config: TrainConfig, show: bool = True) -> tuple[Bundle
     """Tune the bundle's policy on its `original` split (response tokens only) and make the result the bundle's
     policy.
     """
-    trl = _trl()
+    bundle.check_writable()
+    trl = trl_library()
     tokenizer = load_tokenizer(bundle.policy_path)
     encoder = ResponseEncoder(tokenizer, bundle.max_length)
     encoded = [encoder.encode(example.id, example.prompt, example.response) for example in bundle.pairs.original]
     model = load_causal(bundle.policy_path, config.options)
     if bundle.adapter_path:
         model = attach_adapter(model, bundle.adapter_path, trainable=False).merge_and_unload()  # type: ignore[operator]
-    report = _train(
+    report = train_model(
         trl.SFTTrainer, trl.SFTConfig, model, tokenizer, [_sft_row(one) for one in encoded], config, show, "tune"
     )
     with replacing(bundle.path / "policy-tuned") as part, quiet():
-        _merged(report.model).save_pretrained(part, safe_serialization=True)
+        merged(report.model).save_pretrained(part, safe_serialization=True)
         tokenizer.save_pretrained(part)
     policy = {"path": "policy-tuned", "origin": bundle.manifest["policy"]["origin"], "tuned": True}
-    return bundle.updated(policy=policy, tuning=_recorded(config, report.report)), report.report
-
-
-def train_reward(bundle: Bundle, config: TrainConfig, show: bool = True) -> tuple[Bundle, TrainReport]:
-    """Train a reward model (Bradley-Terry) on the pairs of positives and negatives, starting from the bundle's policy.
-
-    Reports its accuracy on `pa_test`, whose prompts it never saw.
-    """
-    trl = _trl()
-    tokenizer = load_tokenizer(bundle.policy_path)
-    if tokenizer.pad_token_id == tokenizer.eos_token_id:
-        raise ModelError(
-            "A reward model reads its reward at the last token that is not padding, so its tokenizer needs a padding "
-            f"token of its own; that of {bundle.policy_path} pads with its end-of-text token. Set `pad_token` in its "
-            "tokenizer_config.json, or name a ready reward model with --model."
-        )
-    encoder = ResponseEncoder(tokenizer, bundle.max_length)
-    pairs = [pair for split in ("positive", "negative") for pair in bundle.pairs.pairs_of(split) if pair.is_pair]
-    rows = [_pair_row(encoder, pair) for pair in pairs]
-    if not rows:
-        raise DataError(
-            "The bundle's positives and negatives hold no complete pair (a chosen and a rejected response to one "
-            "prompt), so there is nothing to train a reward on. Name a ready reward model with --model, or prepare a "
-            "bundle from pairs."
-        )
-    with contextlib.redirect_stdout(io.StringIO()):
-        model = load_classifier(
-            bundle.policy_path, config.options, new_head=True, num_labels=1, pad_token_id=tokenizer.pad_token_id
-        )
-    report = _train(trl.RewardTrainer, trl.RewardConfig, model, tokenizer, rows, config, show, "reward")
-    held_out = [_pair_row(encoder, pair) for pair in bundle.pairs.pairs_of("pa_test")]
-    accuracy = _accuracy(report.model, held_out, tokenizer.pad_token_id)
-    with replacing(bundle.path / "reward") as part, quiet():
-        _merged(report.model).save_pretrained(part, safe_serialization=True)
-        tokenizer.save_pretrained(part)
-    measures = {"accuracy_pa_test": accuracy}
-    final = TrainReport(**{**report.report.__dict__, "measures": measures})
-    entry = {
-        "kind": "classifier",
-        "path": "reward",
-        "beta": 0.1,
-        "origin": "trained",
-        "training": _recorded(config, final),
-    }
-    return bundle.updated(reward=entry), final
+    return bundle.updated(policy=policy, tuning=recorded(config, report.report)), report.report
 
 
 @dataclass(frozen=True)
-class _Trained:
+class Trained:
+    """A model as its trainer left it, and the report."""
+
     model: nn.Module
     report: TrainReport
 
 
-def _train(
+def train_model(
     trainer_kind: Any,
     config_kind: Any,
     model: nn.Module,
     tokenizer: Any,
-    rows: Sequence[dict[str, list[int]]],
+    rows: Sequence[dict[str, Any]],
     config: TrainConfig,
     show: bool,
     label: str,
-) -> _Trained:
+    collator: Any = None,
+) -> Trained:
+    """Run one of trl's trainers on encoded rows; `ModelError` where its loss is no number or trl cannot work."""
     from datasets import Dataset
 
     set_seed(config.seed)
@@ -167,7 +129,11 @@ def _train(
     try:
         with _quietly():
             trainer = trainer_kind(
-                model=model, args=arguments, train_dataset=Dataset.from_list(list(rows)), processing_class=tokenizer
+                model=model,
+                args=arguments,
+                data_collator=collator,
+                train_dataset=Dataset.from_list(list(rows)),
+                processing_class=tokenizer,
             )
             steps = max(1, round(len(trainer.get_train_dataloader()) * config.epochs))
         with Progress(label, steps, show=show) as progress, contextlib.redirect_stdout(io.StringIO()):
@@ -191,7 +157,7 @@ def _train(
         seconds=float(outcome.metrics["train_runtime"]),
         measures={},
     )
-    return _Trained(trainer.model.eval(), report)
+    return Trained(trainer.model.eval(), report)
 
 
 class _Watcher(TrainerCallback):  # type: ignore[misc]
@@ -222,34 +188,13 @@ def _sft_row(encoded: EncodedResponse) -> dict[str, list[int]]:
     }
 
 
-def _pair_row(encoder: ResponseEncoder, pair: Any) -> dict[str, list[int]]:
-    sides = {"chosen_ids": pair.chosen, "rejected_ids": pair.rejected}
-    encoded = {name: encoder.encode(pair.id, pair.prompt, response) for name, response in sides.items()}
-    return {name: [*one.prompt_ids, *one.response_ids] for name, one in encoded.items()}
-
-
-def _accuracy(model: nn.Module, rows: Sequence[dict[str, list[int]]], pad: int) -> float:
-    """Share of pairs whose chosen response has the higher reward at its last token."""
-    from torch.nn.utils.rnn import pad_sequence
-
-    device = next(model.parameters()).device
-    right = 0
-    with torch.no_grad():
-        for start in range(0, len(rows), 16):
-            part = rows[start : start + 16]
-            sequences = [torch.tensor(row[side]) for side in ("chosen_ids", "rejected_ids") for row in part]
-            ids = pad_sequence(sequences, batch_first=True, padding_value=pad).to(device)
-            mask = pad_sequence([torch.ones_like(one) for one in sequences], batch_first=True).to(device)
-            chosen, rejected = model(input_ids=ids, attention_mask=mask).logits[:, 0].chunk(2)
-            right += int((chosen > rejected).sum())
-    return right / max(len(rows), 1)
-
-
-def _merged(model: nn.Module) -> Any:
+def merged(model: nn.Module) -> Any:
+    """The model with its LoRA, if it has one, added to its weights."""
     return model.merge_and_unload() if hasattr(model, "merge_and_unload") else model  # type: ignore[operator]
 
 
-def _recorded(config: TrainConfig, report: TrainReport) -> dict[str, Any]:
+def recorded(config: TrainConfig, report: TrainReport) -> dict[str, Any]:
+    """What the manifest keeps of a training run."""
     settings = {
         key: getattr(config, key) for key in ("epochs", "learning_rate", "batch_size", "parameters", "rank", "seed")
     }
@@ -257,7 +202,8 @@ def _recorded(config: TrainConfig, report: TrainReport) -> dict[str, Any]:
     return {**settings, **{key: round(value, 6) for key, value in {**outcome, **report.measures}.items()}}
 
 
-def _trl() -> Any:
+def trl_library() -> Any:
+    """trl; `ModelError` with the remedy where it is not installed."""
     try:
         import trl
     except ImportError as error:

@@ -23,6 +23,7 @@ class RunFolder:
 
     path: Path
     asked: dict[str, Any]
+    name_option: str = "--scores"
     _lock: IO[str] | None = None
 
     def __enter__(self) -> "RunFolder":
@@ -63,7 +64,7 @@ class RunFolder:
             what = "; ".join(f"{key}: {asked.get(key)!r} then, {self.asked.get(key)!r} now" for key in different)
             raise ScoringError(
                 f"{self.path} holds an unfinished run that was started otherwise ({what}). Repeat its command to "
-                "finish it, choose another --scores name, or say --restart to throw it away."
+                f"finish it, choose another {self.name_option} name, or say --restart to throw it away."
             )
         return resolved
 
@@ -72,5 +73,13 @@ class RunFolder:
         write_json(self.path / "spec.json", {"asked": self.asked, "resolved": resolved})
 
     def finish(self) -> None:
-        """The result stands: remove the folder."""
+        """The result stands elsewhere: remove the folder."""
         remove(self.path)
+
+    def publish(self, path: Path) -> None:
+        """The folder is the result: it becomes `path`, at once."""
+        remove(self.path / "lock")
+        try:
+            self.path.replace(path)
+        except OSError as error:
+            raise unwritable(path, error) from error

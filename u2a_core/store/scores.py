@@ -41,7 +41,8 @@ SCHEMA = pa.schema(
         pa.field("nll", pa.float64(), nullable=False),  # mean over the response at θ0, nats per token
         pa.field("n_tokens", pa.int32(), nullable=False),
         pa.field("tokens", pa.list_(pa.string()), nullable=False),
-        pa.field("token_delta_pa", pa.list_(pa.float64())),  # adds up to delta_pa
+        pa.field("token_delta_pa", pa.list_(pa.float64())),  # adds up to delta_pa, with the next column
+        pa.field("delta_pa_alternatives", pa.float64(), nullable=False),  # of other answers; 0 for objectives without
         pa.field("token_rewards", pa.list_(pa.float32())),
         pa.field("reward", pa.float64()),  # mean token reward
         pa.field("low_reward_proportion", pa.float64()),  # share of tokens with reward < low_reward_threshold
@@ -99,6 +100,8 @@ def read_scores(path: Path) -> Scores:
             f"{path} cannot be read as Parquet ({error}). It may be cut off or another kind of file. {remedy}"
         ) from error
     metadata = _header(rows, path, remedy)
+    if "delta_pa_alternatives" not in rows.column_names:  # written before any objective had alternatives
+        rows = rows.append_column("delta_pa_alternatives", pa.array([0.0] * rows.num_rows, pa.float64()))
     missing = [name for name in SCHEMA.names if name not in rows.column_names]
     if missing:
         raise BundleError(f"{path} lacks the column(s) {', '.join(missing)}. {remedy}")
@@ -183,7 +186,7 @@ def _fault_of_rows(rows: pa.Table) -> str | None:
         seen: set[str] = set()
         twice = next(name for name in ids if name in seen or seen.add(name))  # type: ignore[func-returns-value]
         return f"the id {twice!r} occurs more than once."
-    for name in ("delta_pa", "nll"):
+    for name in ("delta_pa", "nll", "delta_pa_alternatives"):
         finite = np.isfinite(rows[name].to_numpy())
         if not finite.all():
             row = int(np.argmin(finite))
@@ -209,19 +212,21 @@ def _fault_of_lengths(rows: pa.Table, ids: list[str]) -> str | None:
 
 
 def _fault_of_parts(rows: pa.Table, ids: list[str]) -> str | None:
-    """The first row whose `token_delta_pa` do not add up to its `delta_pa`."""
+    """The first row whose `token_delta_pa` and `delta_pa_alternatives` do not add up to its `delta_pa`."""
     parts = rows["token_delta_pa"].combine_chunks()
     values = pc.list_flatten(parts).to_numpy()
     owners = pc.list_parent_indices(parts).to_numpy()
-    sums = np.bincount(owners, weights=values, minlength=len(ids))
-    magnitudes = np.bincount(owners, weights=np.abs(values), minlength=len(ids))
+    others = rows["delta_pa_alternatives"].to_numpy()
+    sums = np.bincount(owners, weights=values, minlength=len(ids)) + others
+    magnitudes = np.bincount(owners, weights=np.abs(values), minlength=len(ids)) + np.abs(others)
     delta = rows["delta_pa"].to_numpy()
     present = pc.is_valid(rows["token_delta_pa"]).to_numpy()
     wrong = present & ~(np.abs(sums - delta) <= SUM_TOLERANCE * np.maximum(magnitudes, np.abs(delta)))
     if wrong.any():
         row = int(np.argmax(wrong))
         name, total = _row_name(ids, row), delta[row]
-        return f"`token_delta_pa` of {name} adds up to {sums[row]:.6g} and its `delta_pa` is {total:.6g}."
+        told = f" with its `delta_pa_alternatives` ({others[row]:.6g})" if others[row] else ""
+        return f"`token_delta_pa` of {name} adds up{told} to {sums[row]:.6g} and its `delta_pa` is {total:.6g}."
     return None
 
 

@@ -1,0 +1,134 @@
+"""A forget set: which negative examples are unlearned, and with which weight ω.
+
+ω_i ≥ 0 with mean 1 over the set; 0 means "not unlearned". A file is JSONL, Parquet, CSV or JSON with `id` and, where
+they are not all equal, `weight`; also trl's unpaired form (`prompt`, `completion`, `label` false, `weight`). `locked`
+and `excluded` rows are a curator's decisions, which the U2A solver keeps.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from u2a_core.data.file_kinds import BrokenRow
+from u2a_core.data.formats.row import InvalidRow, LeftOut, RowContext
+from u2a_core.data.formats.trl import parse_unpaired
+from u2a_core.data.readers import open_source
+from u2a_core.data.table import Example
+from u2a_core.errors import DataError, UnlearningError
+from u2a_core.store.files import replacing
+
+
+@dataclass(frozen=True)
+class ForgetSet:
+    """Ids with their weights, parallel, mean 1; `locked` weights stay as they are, `excluded` ones are 0 for good."""
+
+    ids: tuple[str, ...]
+    weights: tuple[float, ...]
+    locked: frozenset[str] = frozenset()
+    excluded: frozenset[str] = field(default_factory=frozenset)
+
+    @property
+    def active(self) -> dict[str, float]:
+        """The examples that are unlearned, with their weights above 0."""
+        return {one: weight for one, weight in zip(self.ids, self.weights, strict=True) if weight > 0}
+
+
+def forget_set(weights: Mapping[str, float], locked: Sequence[str] = (), excluded: Sequence[str] = ()) -> ForgetSet:
+    """A forget set from raw weights, brought to mean 1; excluded examples get weight 0.
+
+    Raises `UnlearningError` for no examples, a weight that is negative or no finite number, and for weights all zero.
+    """
+    for one, weight in weights.items():
+        if not math.isfinite(weight) or weight < 0:
+            raise UnlearningError(
+                f"The weight of example {one} is {weight}; a weight is a finite number of at least 0."
+            )
+    if not weights:
+        raise UnlearningError("The forget set is empty: nothing was chosen. Choose at least one example.")
+    out = frozenset(excluded)
+    kept = {one: 0.0 if one in out else float(weight) for one, weight in weights.items()}
+    total = math.fsum(kept.values())
+    if total == 0:
+        raise UnlearningError(
+            f"All {len(kept)} weights of the forget set are 0, so there is nothing to unlearn. Give at least one "
+            "example a weight above 0."
+        )
+    scale = len(kept) / total
+    return ForgetSet(tuple(kept), tuple(weight * scale for weight in kept.values()), frozenset(locked), out)
+
+
+def read_forget_set(path: Path, candidates: Sequence[Example]) -> ForgetSet:
+    """The forget set in a file; every id must be one of `candidates`.
+
+    Raises `DataError` or `UnlearningError` naming file and row or id: an unknown id, one that comes twice, a weight
+    that is no number, a set of another bundle.
+    """
+    known = {one.id for one in candidates}
+    weights: dict[str, float] = {}
+    marks: dict[str, list[str]] = {"locked": [], "excluded": []}
+    unknown: list[str] = []
+    for where, row in _rows(path):
+        one = _id(row, where)
+        if one in weights:
+            raise DataError(f"{where}: example {one} is in the forget set twice. Remove one of the rows.")
+        weights[one] = _weight(row, where)
+        unknown += [] if one in known else [f"{one} ({where})"]
+        for mark, ids in marks.items():
+            ids += [one] if row.get(mark) else []
+    if unknown and len(unknown) == len(weights):
+        raise UnlearningError(
+            f"None of the {len(weights)} examples of {path} is a candidate of this bundle: the forget set was made for "
+            "another bundle, or for other data. Name the bundle that it was made for."
+        )
+    if unknown:
+        raise UnlearningError(
+            f"{len(unknown)} of the {len(weights)} examples of {path} are no candidates of this bundle: "
+            f"{', '.join(unknown[:5])}{' …' if len(unknown) > 5 else ''}. Remove these rows."
+        )
+    return forget_set(weights, marks["locked"], marks["excluded"])
+
+
+def write_forget_set(path: Path, chosen: ForgetSet) -> None:
+    """Write the set as JSONL: id, weight, and the curator's marks where there are any."""
+    with replacing(path) as part, part.open("w", encoding="utf-8") as stream:
+        for one, weight in zip(chosen.ids, chosen.weights, strict=True):
+            row: dict[str, Any] = {"id": one, "weight": weight}
+            row |= {"locked": True} if one in chosen.locked else {}
+            row |= {"excluded": True} if one in chosen.excluded else {}
+            stream.write(json.dumps(row) + "\n")
+
+
+def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Every row with its place, for messages."""
+    for row in open_source(str(path)).rows:
+        where = f"{path}, row {row.number}"
+        if isinstance(row, BrokenRow):
+            raise DataError(f"{where}: {row.detail} Correct or remove the row.")
+        yield where, row.values
+
+
+def _id(row: Mapping[str, Any], where: str) -> str:
+    if isinstance(row.get("id"), str) and row["id"]:
+        return str(row["id"])
+    if "prompt" not in row or "completion" not in row:
+        raise DataError(
+            f"{where} has neither an `id` nor a `prompt` with its `completion`; every row of a forget set needs one of "
+            "them."
+        )
+    try:
+        pair = parse_unpaired({"label": False, **row}, RowContext(where, None))
+    except InvalidRow as error:
+        raise DataError(f"{where}: {error.detail} Correct or remove the row.") from error
+    if isinstance(pair, LeftOut) or pair.rejected is None:
+        raise DataError(f"{where}: its label says that the completion is good; only bad ones are unlearned. Remove it.")
+    return pair.negative_id
+
+
+def _weight(row: Mapping[str, Any], where: str) -> float:
+    value = row.get("weight", 1.0)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+        raise UnlearningError(f"{where}: the weight {value!r} is no finite number of at least 0. Correct it.")
+    return float(value)

@@ -1,0 +1,40 @@
+"""What a Scores file says of all its rows: how they were made, of what, in which units and with which sign."""
+
+from importlib.metadata import version
+from typing import Any
+
+import u2a_core
+from u2a_core.bundle import Bundle
+from u2a_core.influence.score_config import ScoreConfig
+from u2a_core.models.policy import Policy
+from u2a_core.store.scores import FORMAT_VERSION
+
+
+def score_metadata(
+    bundle: Bundle, config: ScoreConfig, policy: Policy, backend: dict[str, Any], asked: dict[str, Any], count: int
+) -> dict[str, Any]:
+    """Plain JSON values for `count` rows; `backend` is what was resolved at the start of the run."""
+    objective = config.objective.settings()
+    return {
+        "format_version": FORMAT_VERSION,
+        "bundle": bundle.name,
+        "estimator": config.estimator,
+        "objective": objective["name"],
+        "objective_settings": objective,
+        "alignment": config.alignment,
+        "alignment_beta": config.alignment_beta,
+        "alignment_pairs": len(bundle.pairs.pairs_of("pa_train")),
+        "damping": config.damping,
+        "units": f"nats per pair, for ω = 1 among n = {count} candidates and H = λI with λ = {config.damping:g}",
+        "sign": "> 0: unlearning the example helps alignment; < 0: it hurts",
+        "n": count,
+        "seed": config.seed,
+        "bundle_hash": bundle.hash,
+        "reward": bundle.reward.kind if bundle.reward else None,
+        "low_reward_quantile": None if config.low_reward is not None else config.low_reward_quantile,
+        "parameters": config.parameters,
+        "theta_size": policy.size,
+        "backend": backend,
+        "versions": {name: version(name) for name in ("torch", "transformers", "peft")} | {"u2a": u2a_core.__version__},
+        "asked": asked,
+    }

@@ -1,0 +1,1 @@
+"""Weighted unlearning (the inner problem) and the U2A solver that finds the weights (the outer one)."""

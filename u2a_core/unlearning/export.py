@@ -1,0 +1,42 @@
+"""`u2a export`: a run's weights in a folder that nothing of this program is needed to load."""
+
+import json
+import shutil
+from pathlib import Path
+
+from u2a_core.errors import BundleError, StorageError
+from u2a_core.models.loading import LoadOptions, load_causal, load_tokenizer, quiet
+from u2a_core.models.policy import attach_adapter
+from u2a_core.store.files import replacing
+
+
+def weights_folder(run: Path) -> Path:
+    """The run's `adapter/` or `model/`; `BundleError` where the folder is no finished run."""
+    if run.name.endswith(".part") or not (run / "report.json").is_file():
+        part = run.with_name(f"{run.name}.part")
+        unfinished = " It was interrupted: the same `u2a unlearn` command finishes it." if part.is_dir() else ""
+        raise BundleError(f"{run} is no finished run.{unfinished or ' Name a folder that `u2a unlearn` made.'}")
+    found = [run / kind for kind in ("adapter", "model") if (run / kind).is_dir()]
+    if not found:
+        raise BundleError(
+            f"The run {run} holds neither adapter nor model. Restore it, or unlearn again with --restart."
+        )
+    return found[0]
+
+
+def export_run(run: Path, out: Path, merged: bool, overwrite: bool = False) -> Path:
+    """Write the run's policy to `out`: as it is, or `merged`, a LoRA added to its base. Raises `U2AError`."""
+    source = weights_folder(run)
+    if out.exists() and not overwrite:
+        raise StorageError(f"{out} exists already. Choose another --out, or say --overwrite to replace it.")
+    if source.name == "model" or not merged:
+        with replacing(out) as part:
+            shutil.copytree(source, part)
+        return out
+    config = json.loads((source / "adapter_config.json").read_text(encoding="utf-8"))
+    model = load_causal(str(config["base_model_name_or_path"]), LoadOptions("cpu"))
+    whole = attach_adapter(model, str(source), trainable=False).merge_and_unload()  # type: ignore[operator]
+    with replacing(out) as part, quiet():
+        whole.save_pretrained(part, safe_serialization=True)
+        load_tokenizer(str(source)).save_pretrained(part)
+    return out

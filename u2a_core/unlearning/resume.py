@@ -1,0 +1,39 @@
+"""An interrupted run's own settings, read back from its folder."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from u2a_core.bundle import Bundle
+from u2a_core.data.forget_set import ForgetSet, read_forget_set
+from u2a_core.errors import UnlearningError
+from u2a_core.models.loading import LoadOptions
+from u2a_core.objectives.config import ObjectiveConfig
+from u2a_core.unlearning.config import UnlearnConfig
+from u2a_core.unlearning.run import run_path
+
+
+def interrupted_run(bundle: Bundle, name: str) -> tuple[UnlearnConfig, ForgetSet]:
+    """Configuration and forget set of `runs/<name>.part`; `UnlearningError` where nothing was interrupted there."""
+    path = run_path(bundle, name)
+    part = path.with_name(f"{path.name}.part")
+    if not (part / "spec.json").is_file():
+        done = f"{path} is finished already." if path.is_dir() else f"No run called '{name}' was begun."
+        raise UnlearningError(f"There is nothing to resume: {done}")
+    return config_of(part), read_forget_set(part / "forget_set.jsonl", bundle.pairs.forget)
+
+
+def config_of(folder: Path) -> UnlearnConfig:
+    """The configuration recorded in a run's folder; `UnlearningError` where it cannot be read."""
+    try:
+        asked: dict[str, Any] = json.loads((folder / "spec.json").read_text(encoding="utf-8"))["asked"]
+        fields = {key: value for key, value in asked.items() if key in UnlearnConfig.__dataclass_fields__}
+        objective = dict(fields.pop("objective"))
+        if "epsilon" in objective:
+            objective["epsilon"] = tuple(objective["epsilon"])
+        options = LoadOptions(**fields.pop("options"))
+        return UnlearnConfig(objective=ObjectiveConfig(**objective), options=options, **fields)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UnlearningError(
+            f"{folder / 'spec.json'} cannot be read ({error}). Say --restart to begin anew."
+        ) from error

@@ -1,0 +1,160 @@
+"""`u2a unlearn`: one run, a folder that says how its weights came to be.
+
+```
+runs/<name>/      finished; <name>.part: under way or interrupted, `u2a unlearn` goes on with it
+spec.json         what was asked and resolved, versions, git hash, seed     forget_set.jsonl   ids with ω
+progress.jsonl    the curve: forget loss, retain NLL, KL, J, time, memory   report.json        what came of it
+adapter/          in PEFT's own format, or model/ with all weights: `from_pretrained` loads both without this program
+```
+"""
+
+import json
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from u2a_core.bundle import Bundle
+from u2a_core.data.forget_set import ForgetSet, write_forget_set
+from u2a_core.data.splits import Split
+from u2a_core.errors import BundleError, UnlearningError
+from u2a_core.models.loading import quiet
+from u2a_core.store.files import remove, replacing, writable_folder, write_json
+from u2a_core.store.provenance import provenance
+from u2a_core.store.run_folder import RunFolder
+from u2a_core.unlearning.checkpoint import load_state, save_state
+from u2a_core.unlearning.config import UnlearnConfig
+from u2a_core.unlearning.inner import InnerSolver, Outcome, SolverState
+from u2a_core.unlearning.material import Material, loaded_options
+from u2a_core.unlearning.measures import measure_alignment, measure_retain
+from u2a_core.unlearning.processes import Processes, processes
+
+
+@dataclass(frozen=True)
+class RunOutcome:
+    """The run's folder, whether it was there already, and its report."""
+
+    path: Path
+    reused: bool
+    report: dict[str, Any]
+
+
+def unlearn(
+    bundle: Bundle, config: UnlearnConfig, chosen: ForgetSet, name: str, restart: bool = False, show: bool = True
+) -> RunOutcome:
+    """Unlearn `chosen` from the bundle's policy into `runs/<name>`; killed half-way, the same call goes on.
+
+    Raises `U2AError` subclasses; nothing half-written is ever left under the run's own name.
+    """
+    path = run_path(bundle, name)
+    team, options = processes(config.options)
+    weights = dict(zip(chosen.ids, chosen.weights, strict=True))
+    asked = {**config.asked(), "bundle_hash": bundle.hash, "forget_set": weights}
+    own = replace(config, options=options)
+    if not team.main:
+        team.wait()  # until the main process has looked at the folder
+        if not path.exists():
+            Worker(bundle, own, chosen, team, show=False).solve(_part(path))
+        return RunOutcome(path, False, {})
+    writable_folder(path.parent)
+    if restart:
+        remove(path)
+        remove(_part(path))
+    if path.exists():
+        team.wait()
+        return _finished(path, asked)
+    with RunFolder(_part(path), asked, "--run") as folder:
+        if folder.resume() is None:
+            write_forget_set(folder.path / "forget_set.jsonl", chosen)
+            folder.start({**loaded_options(options), **provenance()})
+        team.wait()
+        report = Worker(bundle, own, chosen, team, show).run(folder.path)
+        folder.publish(path)
+    return RunOutcome(path, False, report)
+
+
+def run_path(bundle: Bundle, name: str) -> Path:
+    """The folder of the run called `name`; `UnlearningError` where that is no file name."""
+    if not name or name.startswith(".") or not all(letter.isalnum() or letter in "-_." for letter in name):
+        raise UnlearningError(f"--run {name!r} cannot be a folder name: use letters, digits, '-', '_' and '.'.")
+    return bundle.results / "runs" / name
+
+
+def _part(path: Path) -> Path:
+    return path.with_name(f"{path.name}.part")
+
+
+def _finished(path: Path, asked: dict[str, Any]) -> RunOutcome:
+    """The run that is there already; `BundleError` where it was made otherwise."""
+    try:
+        done = json.loads((path / "spec.json").read_text(encoding="utf-8"))["asked"]
+        report = json.loads((path / "report.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, KeyError) as error:
+        raise BundleError(f"The run {path} is damaged ({error}). Say --restart to make it again.") from error
+    if done != json.loads(json.dumps(asked)):
+        raise BundleError(
+            f"{path} exists already and was made otherwise, or from another state of the bundle. Choose another name "
+            "with --run, or say --restart to replace it."
+        )
+    return RunOutcome(path, True, report)
+
+
+class Worker:
+    """One process's part in a run."""
+
+    def __init__(self, bundle: Bundle, config: UnlearnConfig, chosen: ForgetSet, team: Processes, show: bool) -> None:
+        self.began = time.monotonic()
+        self.config, self.chosen, self.team = config, chosen, team
+        self.material = Material(bundle, config, show)
+        self.solver = InnerSolver(self.material, self.material.pairs("pa_train"), team, show)
+
+    def solve(self, folder: Path) -> Outcome:
+        """Solve the inner problem, from the folder's checkpoint if it has one; the main process writes them."""
+        state = load_state(folder / "state.safetensors", self.material.policy.device)
+
+        def record(now: SolverState) -> None:
+            save_state(folder / "state.safetensors", now)
+            _write_curve(folder / "progress.jsonl", now)
+
+        return self.solver.solve(self.chosen.active, state, record if self.team.main else None)
+
+    def run(self, folder: Path) -> dict[str, Any]:
+        """Solve, measure, write weights and report into the folder."""
+        report = self._report(self.solve(folder))
+        with quiet():
+            place = folder / ("adapter" if self.config.parameters == "lora" else "model")
+            self.material.policy.model.save_pretrained(place, safe_serialization=True)  # type: ignore[operator]
+            self.material.policy.tokenizer.save_pretrained(place)
+        remove(folder / "state.safetensors")
+        write_json(folder / "report.json", report)
+        return report
+
+    def _report(self, outcome: Outcome) -> dict[str, Any]:
+        after = self._measures()
+        self.material.reset()
+        before = self._measures()
+        self.material.reset(outcome.theta)
+        return {
+            "steps": outcome.steps,
+            "kept_step": outcome.step,
+            "stopped": outcome.stopped,
+            "unlearned": len(self.chosen.active),
+            "before": before,
+            "after": after,
+            "unlearning_seconds": round(outcome.seconds, 3),
+            "seconds": round(time.monotonic() - self.began, 3),
+            "units": "alignment (J), margin: nats per pair; retain nll, kl: nats per token; accuracy: share of pairs",
+        }
+
+    def _measures(self) -> dict[str, Any]:
+        """J, margin and accuracy on both pair splits, NLL and KL on all retain data."""
+        alone = Processes()
+        splits: tuple[Split, ...] = ("pa_train", "pa_test")
+        pairs = {name: measure_alignment(self.material, self.material.pairs(name), alone) for name in splits}
+        retain = measure_retain(self.material, self.material.retain, alone)
+        return {**{name: asdict(one) for name, one in pairs.items()}, "retain": asdict(retain) if retain else None}
+
+
+def _write_curve(path: Path, state: SolverState) -> None:
+    with replacing(path) as part:
+        part.write_text("".join(json.dumps(asdict(point)) + "\n" for point in state.curve), encoding="utf-8")
