@@ -186,16 +186,16 @@ def _report(
         "",
         f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}, {os.cpu_count()} cores, {platform.machine()}, torch "
         f"{torch.__version__}, float32. {sizes['forget']} candidates, {sizes['pa_train']} pairs in `pa_train`, "
-        f"{sizes['pa_test']} in `pa_test`. Every run: AdamW, learning rate {inner.learning_rate:g}, {inner.steps} steps "
-        f"of {inner.batch_size} examples, every parameter, retain budget {inner.retain_budget:g} and trust region "
+        f"{sizes['pa_test']} in `pa_test`. Every run: AdamW, learning rate {inner.learning_rate:g}, {inner.steps} "
+        f"steps of {inner.batch_size} examples, every parameter, retain budget {inner.retain_budget:g} and trust region "
         f"{inner.trust_region:g} nats per token. U2A: {outer.rounds} inner problems at most, a share of {outer.top} "
         f"chosen in every round, exponentiated gradient with η = {outer.step:g}.",
         "",
-        f"Mean over {seeds} seeds and half of its 95 % interval (Student's t). On `pa_test`: J gain in nats per pair (J "
-        f"is log ½ before), accuracy ({first['accuracy before']:.3f} before), margin in nats. Retain NLL in nats per "
+        f"Mean over {seeds} seeds and half of its 95 % interval (Student's t). On `pa_test`: J gain in nats per pair "
+        f"(J is log ½ before), accuracy ({first['accuracy before']:.3f} before), margin in nats. Retain NLL in nats per "
         f"token ({first['retain NLL before']:.3f} before). Seconds of the run itself; for U2A, in brackets, of its "
-        "search: unlearning + weighting. *kept*: the step whose weights are kept, less than the number of steps where a "
-        "limit was crossed.",
+        "search: unlearning + weighting. *kept*: the step whose weights are kept, less than the number of steps where "
+        "a limit was crossed.",
         "",
         "| objective | unlearned | J gain | accuracy | margin | retain NLL | seconds | kept |",
         "|---|---|---:|---:|---:|---:|---:|---:|",

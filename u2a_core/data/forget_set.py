@@ -1,8 +1,8 @@
 """A forget set: which negative examples are unlearned, and with which weight ω.
 
-ω_i ≥ 0 with mean 1 over the set; 0 means "not unlearned". A file is JSONL, Parquet, CSV or JSON with `id` and, where
-they are not all equal, `weight`; also trl's unpaired form (`prompt`, `completion`, `label` false, `weight`). `locked`
-and `excluded` rows are a curator's decisions, which the U2A solver keeps.
+ω_i ≥ 0 with mean 1 over the set, excluded rows left out; 0 means "not unlearned". A file is JSONL, Parquet, CSV or JSON
+with `id` and, where they are not all equal, `weight`; also trl's unpaired form (`prompt`, `completion`, `label` false,
+`weight`). `locked` and `excluded` rows are a curator's decisions, which the U2A solver keeps.
 """
 
 import json
@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from u2a_core.data.file_kinds import BrokenRow
-from u2a_core.data.formats.row import InvalidRow, LeftOut, RowContext
+from u2a_core.data.formats.row import InvalidRow, LeftOut, RowContext, flag, number
 from u2a_core.data.formats.trl import parse_unpaired
 from u2a_core.data.readers import open_source
 from u2a_core.data.table import Example
 from u2a_core.errors import DataError, UnlearningError
 from u2a_core.store.files import replacing
+
+ROUNDING = 1e-12  # a mean this near to 1 is 1
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class ForgetSet:
 
 
 def forget_set(weights: Mapping[str, float], locked: Sequence[str] = (), excluded: Sequence[str] = ()) -> ForgetSet:
-    """A forget set from raw weights, brought to mean 1; excluded examples get weight 0.
+    """A forget set from raw weights, brought to mean 1 over the examples that are not excluded, which get weight 0.
 
     Raises `UnlearningError` for no examples, a weight that is negative or no finite number, and for weights all zero.
     """
@@ -50,14 +52,18 @@ def forget_set(weights: Mapping[str, float], locked: Sequence[str] = (), exclude
         raise UnlearningError("The forget set is empty: nothing was chosen. Choose at least one example.")
     out = frozenset(excluded)
     kept = {one: 0.0 if one in out else float(weight) for one, weight in weights.items()}
-    total = math.fsum(kept.values())
-    if total == 0:
+    largest = max(kept.values())
+    if largest == 0:
         raise UnlearningError(
             f"All {len(kept)} weights of the forget set are 0, so there is nothing to unlearn. Give at least one "
             "example a weight above 0."
         )
-    scale = len(kept) / total
-    return ForgetSet(tuple(kept), tuple(weight * scale for weight in kept.values()), frozenset(locked), out)
+    count = len(kept.keys() - out)
+    shares = [weight / largest for weight in kept.values()]  # no sum of them overflows
+    mean = math.fsum(shares) / count
+    if abs(largest * mean - 1) > ROUNDING:  # else they are kept to the bit: a set written and read is the same set
+        kept = {one: share / mean for one, share in zip(kept, shares, strict=True)}
+    return ForgetSet(tuple(kept), tuple(kept.values()), frozenset(locked), out)
 
 
 def read_forget_set(path: Path, candidates: Sequence[Example]) -> ForgetSet:
@@ -77,7 +83,7 @@ def read_forget_set(path: Path, candidates: Sequence[Example]) -> ForgetSet:
         weights[one] = _weight(row, where)
         unknown += [] if one in known else [f"{one} ({where})"]
         for mark, ids in marks.items():
-            ids += [one] if row.get(mark) else []
+            ids += [one] if _marked(row, mark, where) else []
     if unknown and len(unknown) == len(weights):
         raise UnlearningError(
             f"None of the {len(weights)} examples of {path} is a candidate of this bundle: the forget set was made for "
@@ -128,7 +134,20 @@ def _id(row: Mapping[str, Any], where: str) -> str:
 
 
 def _weight(row: Mapping[str, Any], where: str) -> float:
-    value = row.get("weight", 1.0)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
-        raise UnlearningError(f"{where}: the weight {value!r} is no finite number of at least 0. Correct it.")
-    return float(value)
+    try:
+        value = number(row.get("weight", 1.0), "weight")
+    except InvalidRow:
+        value = None
+    if value is None or value < 0:
+        raise UnlearningError(
+            f"{where}: the weight {str(row['weight'])[:40]!r} is no finite number of at least 0. Correct it."
+        )
+    return value
+
+
+def _marked(row: Mapping[str, Any], mark: str, where: str) -> bool:
+    """A curator's mark; no value is no mark."""
+    try:
+        return row.get(mark) not in (None, "") and flag(row[mark], mark)
+    except InvalidRow as error:
+        raise DataError(f"{where}: {error.detail}. Correct or remove the mark.") from error
