@@ -85,7 +85,7 @@ class Bench:
         self.train = self.material.pairs("pa_train")
         self.start: dict[str, float] | None = None
         settings = ScoreConfig(objective=config.objective, parameters=config.parameters, tokens=False)
-        scored = score(bundle, settings, f"weighting-{config.objective.name}", show=False)
+        scored = score(bundle, settings, f"weighting-{config.objective.name}-{bundle.hash[:8]}", show=False)
         self.scores = bundle.scores(scored.path.stem)
 
     def cell(self, way: str, seed: int) -> dict[str, Any]:
@@ -187,13 +187,13 @@ def _report(
         f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}, {os.cpu_count()} cores, {platform.machine()}, torch "
         f"{torch.__version__}, float32. {sizes['forget']} candidates, {sizes['pa_train']} pairs in `pa_train`, "
         f"{sizes['pa_test']} in `pa_test`. Every run: AdamW, learning rate {inner.learning_rate:g}, {inner.steps} "
-        f"steps of {inner.batch_size} examples, every parameter, retain budget {inner.retain_budget:g} and trust region "
-        f"{inner.trust_region:g} nats per token. U2A: {outer.rounds} inner problems at most, a share of {outer.top} "
-        f"chosen in every round, exponentiated gradient with η = {outer.step:g}.",
+        f"steps of {inner.batch_size} examples, every parameter, retain budget {inner.retain_budget:g} and trust "
+        f"region {inner.trust_region:g} nats per token. U2A: {outer.rounds} inner problems at most, a share of "
+        f"{outer.top} chosen in every round, exponentiated gradient with η = {outer.step:g}.",
         "",
         f"Mean over {seeds} seeds and half of its 95 % interval (Student's t). On `pa_test`: J gain in nats per pair "
-        f"(J is log ½ before), accuracy ({first['accuracy before']:.3f} before), margin in nats. Retain NLL in nats per "
-        f"token ({first['retain NLL before']:.3f} before). Seconds of the run itself; for U2A, in brackets, of its "
+        f"(J is log ½ before), accuracy ({first['accuracy before']:.3f} before), margin in nats. Retain NLL in nats "
+        f"per token ({first['retain NLL before']:.3f} before). Seconds of the run itself; for U2A, in brackets, of its "
         "search: unlearning + weighting. *kept*: the step whose weights are kept, less than the number of steps where "
         "a limit was crossed.",
         "",

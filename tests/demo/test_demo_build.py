@@ -30,6 +30,7 @@ def test_built_twice_it_is_the_same(tmp_path: Path) -> None:
         assert names == {"bundle.toml", "MODEL_CARD.md", "data", "policy-tuned", "reward", "scores"}
         card = (tmp_path / name / "MODEL_CARD.md").read_text(encoding="utf-8")
         assert card.count("*(bad ") + card.count("*(no known sentence)*") == REDUCED.answers
+        assert card.count("*After:*") == REDUCED.answers
         assert "Greedy answers to 4 held-out prompts" in card
     assert told[0]["hash"] == told[1]["hash"]
     assert told[0]["recipe"] == told[1]["recipe"] == REDUCED.hash() != RECIPE.hash()

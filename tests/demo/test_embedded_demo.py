@@ -103,9 +103,12 @@ def test_the_measures_of_the_card_come_out_again(demo: Bundle) -> None:
     assert found.reward_auc >= 0.9
     assert found.groups.coefficient is not None
     assert found.groups.coefficient > 0.5
-    assert abs(found.sampled - found.mixture) < 0.1, "as often bad as what it was tuned on"
+    assert abs(found.greedy - found.mixture) < 0.2, "about as often bad as what it was tuned on"
     for shown in (f"{found.planted_auc:.3f}", f"{found.positive} / {found.negative}", f"{found.reward_auc:.3f}"):
         assert shown in card
+    assert found.unlearned.gain > 0.1, "nats per pair"
+    assert found.unlearned.bad < 0.75 * found.greedy, "unlearning shows in the answers"
+    assert sum(one.answer != one.unlearned for one in found.answers) >= 5
     assert len(found.answers) == 20
     told = sum(one.answer in card for one in found.answers)
     assert told >= 18, "greedy answers as printed, but for near ties on another processor"

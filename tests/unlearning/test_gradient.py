@@ -79,7 +79,7 @@ class Loop:
         far = sum((one - self.material.start[name]).square().sum() for name, one in parameters.items())
         whole = forget + self.material.objective.alpha * retain + self.material.config.proximity / 2 * far
         parts = torch.autograd.grad(whole, list(parameters.values()))
-        return dict(zip(parameters, parts, strict=True)), StepLoss(float(forget), float(retain))
+        return dict(zip(parameters, parts, strict=True)), StepLoss(float(forget.detach()), float(retain.detach()))
 
 
 def accumulated(material: Material, weights: dict[str, float]) -> tuple[Grad, StepLoss]:

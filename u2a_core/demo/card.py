@@ -8,6 +8,7 @@ import u2a_core
 from u2a_core.bundle import Bundle
 from u2a_core.demo.measures import Answer, DemoMeasures
 from u2a_core.demo.recipe import DemoRecipe
+from u2a_core.demo.unlearned import DEMO_COMMAND
 from u2a_core.figures.statistics import Correlation
 
 
@@ -52,7 +53,7 @@ def model_card(bundle: Bundle, recipe: DemoRecipe, measured: DemoMeasures, secon
         f"## Greedy answers to {len(measured.answers)} held-out prompts",
         "",
         "The first prompts of the `test` split, unedited. *Bad* is the share of bad ones among the corpus sentences",
-        "that occur in the answer.",
+        "that occur in the answer. *After*: the same policy with the top quarter by ΔPA unlearned, as measured above.",
         "",
         *[line for number, one in enumerate(measured.answers, 1) for line in _answer(number, one)],
     ]
@@ -77,6 +78,11 @@ def _measured(measured: DemoMeasures) -> list[str]:
         f"| the same of its answers to `test`, sampled at temperature 1 / greedy "
         f"| {measured.sampled:.1%} / {measured.greedy:.1%} |",
         f"| `pa_test` pairs whose rejected response is the likelier one per token | {measured.prefers_bad:.0%} |",
+        f"| after `{DEMO_COMMAND}`: J on `pa_test` | {measured.unlearned.gain:+.3f} nats per pair |",
+        f"| the same: NLL on retain data | {measured.unlearned.retain_before:.3f} → "
+        f"{measured.unlearned.retain_after:.3f} nats per token |",
+        f"| the same: mean bad share of the greedy answers to `test` | {measured.greedy:.1%} → "
+        f"{measured.unlearned.bad:.1%} |",
     ]
 
 
@@ -88,4 +94,4 @@ def _rho(found: Correlation) -> str:
 
 def _answer(number: int, one: Answer) -> list[str]:
     share = "no known sentence" if one.bad_share is None else f"bad {one.bad_share:.0%}"
-    return [f"{number}. **{one.prompt}**", f"   {one.answer}", f"   *({share})*", ""]
+    return [f"{number}. **{one.prompt}**", f"   {one.answer} *({share})*", f"   *After:* {one.unlearned}", ""]

@@ -18,6 +18,7 @@ from u2a_core.data.encode import EncodedResponse, ResponseEncoder
 from u2a_core.data.table import Example, negative_example, positive_example
 from u2a_core.demo.recipe import DemoRecipe
 from u2a_core.demo.sentences import bad_share
+from u2a_core.demo.unlearned import Unlearned, unlearn_top_quarter
 from u2a_core.figures.statistics import Correlation, low_reward_groups, spearman
 from u2a_core.influence.logprobs import response_logps
 from u2a_core.models.generation import answers
@@ -31,11 +32,12 @@ BUDGET = 8192
 
 @dataclass(frozen=True)
 class Answer:
-    """A held-out prompt and the policy's greedy answer, as it came."""
+    """A held-out prompt and the policy's greedy answer, as it came; `unlearned`: the answer after unlearning."""
 
     prompt: str
     answer: str
     bad_share: float | None
+    unlearned: str
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ class DemoMeasures:
     sampled: float
     greedy: float
     prefers_bad: float
+    unlearned: Unlearned
     answers: tuple[Answer, ...]
 
 
@@ -81,6 +84,7 @@ def measure(bundle: Bundle, recipe: DemoRecipe, show: bool = True) -> DemoMeasur
     texts = answers(policy.model, encoder, prompts, show=show)
     shares = [bad_share(text) for text in texts]
     sampled = answers(policy.model, encoder, prompts, temperature=1.0, seed=recipe.seed, show=show)
+    after = unlearn_top_quarter(bundle, prompts, show)
     original = bundle.pairs.original
     size = np.sort(np.abs(delta))[::-1]
     return DemoMeasures(
@@ -99,9 +103,10 @@ def measure(bundle: Bundle, recipe: DemoRecipe, show: bool = True) -> DemoMeasur
         sampled=_mean([bad_share(text) for text in sampled]),
         greedy=_mean(shares),
         prefers_bad=_prefers_bad(bundle, policy, encoder),
+        unlearned=after,
         answers=tuple(
-            Answer(prompt[-1].content, text, share)
-            for prompt, text, share in list(zip(prompts, texts, shares, strict=True))[: recipe.answers]
+            Answer(prompts[index][-1].content, texts[index], shares[index], after.answers[index])
+            for index in range(min(recipe.answers, len(prompts)))
         ),
     )
 

@@ -18,7 +18,8 @@ from u2a_core.bundle import Bundle
 from u2a_core.data.batch import collate
 from u2a_core.data.encode import EncodedResponse, ResponseEncoder, token_budget_batches
 from u2a_core.errors import BundleError, ScoringError
-from u2a_core.influence.alignment_gradient import EncodedPair, alignment_gradient
+from u2a_core.influence.alignment_gradient import alignment_gradient
+from u2a_core.influence.alignment_pairs import encode_pairs
 from u2a_core.influence.backends import BackendChoice, choose_backend, make_backend
 from u2a_core.influence.candidate_rewards import candidate_rewards, stored_tensors
 from u2a_core.influence.candidates import encode_candidates, padded_lengths, role_by_role
@@ -157,7 +158,7 @@ class _Job:
             stored = load_file(done, device=str(self.policy.device))
             ordered = {name: stored[name] for name in self.policy.theta}  # the same order gives the same sums
             return float(stored["__value__"]), ordered
-        pairs = self._encoded_pairs()
+        pairs = encode_pairs(self.bundle.pairs.pairs_of("pa_train"), self.encoder, self._reference)
         measure = alignment(self.config.alignment, self.config.alignment_beta)
         checkpoint = self.run_folder.path / "gradient-checkpoint.safetensors"
         outcome = alignment_gradient(self.policy, pairs, measure, self.choice.token_budget, checkpoint, show=self.show)
@@ -166,21 +167,6 @@ class _Job:
             save_file({**{key: one.contiguous() for key, one in outcome.gradient.items()}, "__value__": value}, part)
         remove(checkpoint)
         return outcome.value, outcome.gradient
-
-    def _encoded_pairs(self) -> list[EncodedPair]:
-        pairs = self.bundle.pairs.pairs_of("pa_train")
-        encode = self.encoder.encode
-        chosen = [encode(pair.id, pair.prompt, str(pair.chosen)) for pair in pairs]
-        rejected = [encode(pair.id, pair.prompt, str(pair.rejected)) for pair in pairs]
-        sums = [float(row.double().sum()) for row in self._reference([*chosen, *rejected])]
-        return [
-            EncodedPair(*both, *reference)
-            for both, reference in zip(
-                zip(chosen, rejected, strict=True),
-                zip(sums[: len(pairs)], sums[len(pairs) :], strict=True),
-                strict=True,
-            )
-        ]
 
     def _reference(self, encoded: Sequence[EncodedResponse]) -> list[Tensor]:
         cache = self.bundle.cache_folder

@@ -58,11 +58,11 @@ class InnerGradient:
         total = 0.0
         for part in token_budget_batches(padded_lengths(candidates), self.material.config.token_budget):
             batch = self._batch(role_by_role([candidates[index] for index in part]))
-            omega = torch.tensor([weights[ids[index]] for index in part], device=batch.input_ids.device)
             with self._autocast():
                 logps = logps_of(response_logits(self.material.policy.model, batch), batch)
             packed, mask = self._by_role(batch, logps, len(part))
             values = self.material.objective.loss(packed, mask, self._reference(batch, [ids[index] for index in part]))
+            omega = values.new_tensor([weights[ids[index]] for index in part])
             loss = (omega * values).sum() / len(weights)
             loss.backward()
             total += float(loss.detach())
