@@ -7,7 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 WITHOUT_TORCH = ("store", "figures", "dashboard")
-ENGINE = ("data", "models", "objectives", "influence", "store")
+ENGINE = ("data", "models", "objectives", "influence", "unlearning", "store")
 
 BLOCKING = """
 import importlib, sys
@@ -73,6 +73,12 @@ def test_the_wheel_carries_the_studio_and_the_data_files(tmp_path: Path) -> None
         "u2a_core/_studio/.streamlit/config.toml",
         "u2a_core/figures/page.html",
         "u2a_core/data/demo/harmlessness.toml",
+        "u2a_core/demo/bundle/bundle.toml",
+        "u2a_core/demo/bundle/MODEL_CARD.md",
+        "u2a_core/demo/bundle/data/pairs.parquet",
+        "u2a_core/demo/bundle/policy-tuned/model.safetensors",
+        "u2a_core/demo/bundle/reward/model.safetensors",
+        "u2a_core/demo/bundle/scores/default.parquet",
     }
     assert expected <= names
     assert not any(name.startswith(("tests/", "cache/")) for name in names)

@@ -14,7 +14,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaForCausalLM
 from u2a_core.bundle import Bundle, open_bundle
 from u2a_core.cli import main
 from u2a_core.data.demo import demo_pairs
-from u2a_core.demo import write_corpus
+from u2a_core.demo.build import write_corpus
 from u2a_core.influence import scoring
 from u2a_core.models.policy import new_adapter
 from u2a_core.models.scratch import train_tokenizer

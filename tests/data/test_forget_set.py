@@ -19,7 +19,9 @@ from u2a_core.data.table import Example, negative_example
 from u2a_core.errors import DataError, StorageError, UnlearningError
 
 PAIRS = [
-    PreferencePair((Message("user", f"Question {number}?"),), f"Good {number}.", f"Bad {number}.", f"rows.jsonl:{number}")
+    PreferencePair(
+        (Message("user", f"Question {number}?"),), f"Good {number}.", f"Bad {number}.", f"rows.jsonl:{number}"
+    )
     for number in range(5)
 ]
 CANDIDATES = [negative_example(pair) for pair in PAIRS]

@@ -136,3 +136,36 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(StorageError, match=r"Could not write .*default.part: Not a directory"):
         RunFolder(tmp_path / "file" / "default.part", ASKED).__enter__()
+
+
+def test_the_option_that_names_the_work_is_the_one_to_change(path: Path) -> None:
+    interrupted(path, ASKED, {})
+    with RunFolder(path, {**ASKED, "seed": 1}, "--run") as run, pytest.raises(ScoringError) as caught:
+        run.resume()
+    assert "choose another --run name" in str(caught.value)
+    assert "--scores" not in str(caught.value)
+
+
+def test_a_folder_that_is_the_result_is_published_at_once(path: Path) -> None:
+    interrupted(path, ASKED, {"a": 1})
+    result = path.with_name("default")
+    with RunFolder(path, ASKED) as run:
+        assert not result.exists()
+        run.publish(result)
+        assert not path.exists()
+    assert {file.name for file in result.iterdir()} == {"spec.json", "batch-0.safetensors"}, "and no lock in it"
+    with RunFolder(path, ASKED) as run:
+        assert run.resume() is None, "the next one begins anew"
+    assert (result / "batch-0.safetensors").read_bytes() == b"work"
+
+
+def test_a_result_that_cannot_be_published_keeps_the_work(path: Path) -> None:
+    interrupted(path, ASKED, {"a": 1})
+    result = path.with_name("default")
+    (result / "in").mkdir(parents=True)
+    with RunFolder(path, ASKED) as run, pytest.raises(StorageError, match=r"Could not write .*default: "):
+        run.publish(result)
+    assert (result / "in").is_dir()
+    with RunFolder(path, ASKED) as run:
+        assert run.resume() == {"a": 1}
+        assert (path / "batch-0.safetensors").read_bytes() == b"work"

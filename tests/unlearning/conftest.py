@@ -1,4 +1,4 @@
-"""One tiny bundle for all tests of this room: a two-layer Llama of width 32 with random weights, and short answers."""
+"""One tiny bundle for all tests of this room: a one-layer Llama of width 32 with random weights, and short answers."""
 
 import json
 import shutil
@@ -62,7 +62,7 @@ def policy_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         vocab_size=len(tokenizer),
         hidden_size=32,
         intermediate_size=48,
-        num_hidden_layers=2,
+        num_hidden_layers=1,
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=128,
@@ -135,15 +135,22 @@ def make_material(opened: Bundle) -> MakeMaterial:
     return lambda *names, **settings: Material(opened, _config(*names, **settings), show=False)
 
 
+@pytest.fixture(scope="session")
+def exact_folder(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the bundle whose cache holds what is exact in float64."""
+    folder = tmp_path_factory.mktemp("exact") / "bundle"
+    return shutil.copytree(prepared, folder, ignore=shutil.ignore_patterns("cache"))
+
+
 @pytest.fixture
-def make_exact(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeMaterial:
-    """The same in float64 throughout: transformers' RMSNorm would fall back to float32 in between."""
+def make_exact(exact_folder: Path, monkeypatch: pytest.MonkeyPatch) -> MakeMaterial:
+    """`make_material` in float64 throughout: transformers' RMSNorm would fall back to float32 in between."""
 
     def forward(module: nn.Module, hidden: Tensor) -> Tensor:
         return module.weight * hidden * torch.rsqrt(hidden.square().mean(-1, keepdim=True) + module.variance_epsilon)
 
     monkeypatch.setattr("transformers.models.llama.modeling_llama.LlamaRMSNorm.forward", forward)
-    copy = open_bundle(shutil.copytree(prepared, tmp_path / "exact", ignore=shutil.ignore_patterns("cache")))
+    copy = open_bundle(exact_folder)
     options = LoadOptions("cpu", "float64")
     return lambda *names, **settings: Material(copy, _config(*names, **{"options": options, **settings}), show=False)
 

@@ -14,13 +14,12 @@ from u2a_core.unlearning.processes import Processes
 
 Grad = dict[str, Tensor]
 Logits = Callable[..., Tensor]
-OBJECTIVES = ["ga", "graddiff", "npo", "simnpo", "dpo", "flat-kl", "flat-pearson", "yao"]
+OBJECTIVES = ["graddiff", "npo", "simnpo", "dpo", "flat-kl", "flat-pearson", "yao"]
 
 
-def weights_of(material: Material, count: int = 6) -> dict[str, float]:
-    """Uneven ω of the first candidates, mean 1."""
-    raw = [0.3, 2.1, 0.05, 1.7, 1.0, 0.85][:count]
-    return {one: value * count / sum(raw) for one, value in zip(material.ids, raw, strict=False)}
+def weights_of(material: Material) -> dict[str, float]:
+    """Uneven ω of the first six candidates, of another mean than 1."""
+    return dict(zip(material.ids, [0.6, 4.2, 0.1, 3.4, 2.0, 1.7], strict=False))
 
 
 def logps(logits: Logits, material: Material, example: EncodedResponse) -> Tensor:
@@ -29,13 +28,14 @@ def logps(logits: Logits, material: Material, example: EncodedResponse) -> Tenso
 
 
 class Loop:
-    """Σ ω_i φ_i / n + α Σ R_j / m + λ/2 ‖θ − θ0‖², written out."""
+    """Σ ω_i φ_i / Σ ω_i + α Σ R_j / m + λ/2 ‖θ − θ0‖², written out."""
 
     def __init__(self, material: Material, logits: Logits) -> None:
         self.material, self.logits = material, logits
         with torch.no_grad(), material.at_start():
             self.before = {
-                one: [logps(logits, material, role).sum() for role in roles] for one, roles in material.candidates.items()
+                one: [logps(logits, material, role).sum() for role in roles]
+                for one, roles in material.candidates.items()
             }
             self.logits_before = [logits(material.policy, one).log_softmax(-1) for one in material.retain]
 
@@ -71,7 +71,7 @@ class Loop:
 
     def gradient(self, weights: dict[str, float]) -> tuple[Grad, StepLoss]:
         parameters = self.material.policy.parameters()
-        forget = sum(weight * self.phi(one) for one, weight in weights.items()) / len(weights)
+        forget = sum(weight * self.phi(one) for one, weight in weights.items()) / sum(weights.values())
         retain = torch.zeros(())
         if self.material.objective.retention != "none":
             count = len(self.material.retain)
@@ -96,10 +96,15 @@ def difference(found: Grad, expected: Grad) -> float:
     return max(float((found[name] - expected[name]).abs().max()) for name in expected) / largest
 
 
-@pytest.mark.parametrize("retention", ["none", "nll", "kl"])
-@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize(
+    ("objective", "retention"), [("ga", "none"), ("ga", "nll"), *((objective, "kl") for objective in OBJECTIVES)]
+)
 def test_every_objective_against_the_loop(
-    objective: str, retention: str, make_exact: Callable[..., Material], moved: Callable[..., None], naive_logits: Logits
+    objective: str,
+    retention: str,
+    make_exact: Callable[..., Material],
+    moved: Callable[..., None],
+    naive_logits: Logits,
 ) -> None:
     alpha = None if retention == "none" else 0.7
     settings = {"proximity": 0.3, "token_budget": 120}
@@ -153,7 +158,7 @@ def test_no_retention_term_leaves_retain_data_out(make_exact: Callable[..., Mate
 def test_npo_tends_to_gradient_ascent_on_the_sum_as_beta_vanishes(
     make_exact: Callable[..., Material], moved: Callable[..., None], naive_logits: Logits
 ) -> None:
-    """∇ NPO_i → −∇ NLL_i = T_i ∇ GA_i: gradient ascent with weights ω_i T_i."""
+    """∇ NPO_i → −∇ NLL_i = T_i ∇ GA_i: gradient ascent with weights ω_i T_i (and Σ ω_i T_i in place of Σ ω_i)."""
     distances = []
     for beta in (1e-2, 1e-4, 1e-6):
         npo = make_exact("npo", beta=beta)
@@ -162,8 +167,10 @@ def test_npo_tends_to_gradient_ascent_on_the_sum_as_beta_vanishes(
         ga = make_exact("ga")
         moved(ga, 0.1)
         lengths = {one: len(roles[0].response_ids) for one, roles in ga.candidates.items()}
-        limit, _ = accumulated(ga, {one: weight * lengths[one] for one, weight in weights_of(ga).items()})
-        distances.append(difference(found, limit))
+        weights = {one: weight * lengths[one] for one, weight in weights_of(ga).items()}
+        limit, _ = accumulated(ga, weights)
+        scale = sum(weights.values()) / sum(weights_of(ga).values())
+        distances.append(difference(found, {name: scale * part for name, part in limit.items()}))
     assert distances[2] < 1e-5
     assert distances[0] > 50 * distances[1] > 50 * 50 * distances[2]
 
@@ -198,7 +205,7 @@ def test_weights_are_the_factors_of_the_samples(
     whole, _ = accumulated(material, weights)
     parts = [accumulated(material, {one: 1.0})[0] for one in weights]
     mean = {
-        name: sum(weight * part[name] for weight, part in zip(weights.values(), parts, strict=True)) / len(parts)
+        name: sum(weight * part[name] for weight, part in zip(weights.values(), parts, strict=True)) / 12.0
         for name in whole
     }
     assert difference(whole, mean) < 1e-12

@@ -50,8 +50,10 @@ def build_demo(out: Path, recipe: DemoRecipe = RECIPE, overwrite: bool = False, 
         measured = measure(bundle, recipe, show)
         card = model_card(bundle, recipe, measured, time.monotonic() - began)
         (part / CARD).write_text(card, encoding="utf-8")
-        remove(part / "cache")
-    return open_bundle(out)
+    bundle = open_bundle(out)
+    _ = bundle.hash  # remembered by the object; the folder that it was computed with goes
+    remove(out / "cache")
+    return bundle
 
 
 def _preparation(recipe: DemoRecipe, source: Path) -> PrepareConfig:

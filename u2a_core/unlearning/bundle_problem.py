@@ -1,7 +1,8 @@
-"""The outer problem of a bundle: its inner solver, J on two folds of `pa_train`, and first-order derivatives at θ*(ω).
+"""The outer problem of a bundle: its inner solver, J on two folds of `pa_train`, and first-order derivatives.
 
-dJ/dω_i ≈ −(1/n) ⟨∇J(θ*), ∇φ_i(θ*)⟩ / λ (Proposition 4.2 of arXiv 2504.06659 with H = λI): one gradient of J and one
-directional derivative a candidate, by the scoring's own back ends. `pa_test` is never touched.
+dJ/dω_i ∝ −⟨v, ∇φ_i⟩ / n, with ∇J taken at θ*(ω) and ∇φ_i half-way between θ0 and θ*, and v what the inner solver's
+steps make of ∇J (`step_direction`): one gradient of J, one of the inner objective, and one directional derivative a
+candidate, by the scoring's own back ends. `pa_test` is never touched.
 """
 
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ from u2a_core.unlearning.inner import InnerSolver, Outcome, drawn
 from u2a_core.unlearning.material import Material
 from u2a_core.unlearning.measures import measure_alignment, measure_retain
 from u2a_core.unlearning.processes import Processes
+from u2a_core.unlearning.step_direction import adam_scaling, step_direction
 from u2a_core.unlearning.weights import Floats
 
 
@@ -66,27 +68,46 @@ class BundleProblem:
         self._place(solution)
         return (self._nll() or 0.0) - self.start_nll
 
-    def gradient(self, solution: Outcome | None, weights: Floats) -> Floats:  # noqa: ARG002 - that of H = λI is not in ω
-        """dJ/dω_i at θ*(ω) on the training fold, for λ = 1, [n]."""
+    def gradient(self, solution: Outcome | None, weights: Floats) -> Floats:
+        """dJ/dω_i at θ*(ω) on the training fold, [n], up to a positive factor that all examples share."""
         self._place(solution)
-        material = self.material
-        budget = self.backend.token_budget
-        measure = alignment("dpo", material.config.alignment_beta)
-        found = alignment_gradient(material.policy, self.train, measure, budget, show=False)
-        direction, norm = unit_direction(found.gradient)
-        mode = make_backend(self.backend.name, material.policy.model, direction)
+        measure = alignment("dpo", self.material.config.alignment_beta)
+        found = alignment_gradient(self.material.policy, self.train, measure, self.backend.token_budget, show=False)
+        self._place_midway(solution)
+        step, scaling = self._step(weights), None
+        if solution is not None and solution.second_moments is not None:
+            scaling = adam_scaling(solution.second_moments, solution.step)
+        return self._influence(step_direction(found.gradient, step, scaling))
+
+    def _step(self, weights: Floats) -> dict[str, Tensor] | None:
+        """g, the gradient of the whole inner objective; None where a step's size follows the gradient's."""
+        config = self.material.config
+        parameters = self.material.policy.parameters()
+        for one in parameters.values():
+            one.requires_grad_(True)
+        active = {one: float(weight) for one, weight in zip(self.ids, weights, strict=True) if weight > 0}
+        self.solver.gradient.accumulate(active, self.material.retain)
+        found = {name: one.grad for name, one in parameters.items() if one.grad is not None}
+        for one in parameters.values():
+            one.requires_grad_(False)
+            one.grad = None
+        norm = float(torch.stack([one.double().square().sum() for one in found.values()]).sum().sqrt())
+        return found if config.optimizer == "adamw" or 0 < config.clip < norm else None
+
+    def _influence(self, direction: dict[str, Tensor]) -> Floats:
+        """−⟨v, ∇φ_i⟩ / n of every candidate, where the model is now."""
+        material, budget = self.material, self.backend.token_budget
+        unit, norm = unit_direction(direction)
+        mode = make_backend(self.backend.name, material.policy.model, unit)
         members = [material.candidates[one] for one in self.ids]
         derivative = np.zeros(len(self.ids))
         with Progress("influence", len(members), show=self.show) as progress:
             for part in token_budget_batches(padded_lengths(members), budget):
-                batch = collate(
-                    role_by_role([members[index] for index in part]), material.policy.tokenizer.pad_token_id
-                )
-                batch = batch.to(material.policy.device)
+                sequences = role_by_role([members[index] for index in part])
+                batch = collate(sequences, material.policy.tokenizer.pad_token_id).to(material.policy.device)
                 reference = self._reference(part)
-                scale = norm / len(members)
-                influence = batch_influence(mode, batch, material.objective, scale, reference, tokens=False)
-                derivative[part] = influence.samples.cpu().numpy()
+                found = batch_influence(mode, batch, material.objective, norm / len(members), reference, tokens=False)
+                derivative[part] = found.samples.cpu().numpy()
                 progress.step(len(part))
         if not np.isfinite(derivative).all():
             bad = [self.ids[index] for index in np.flatnonzero(~np.isfinite(derivative))[:5]]
@@ -103,6 +124,12 @@ class BundleProblem:
 
     def _place(self, solution: Outcome | None) -> None:
         self.material.reset(solution.theta if solution else None)
+
+    def _place_midway(self, solution: Outcome | None) -> None:
+        """Half-way between θ0 and θ*: ∇φ_i there stands for its mean along the run."""
+        if solution is not None:
+            start = self.material.start
+            self.material.reset({name: (one + start[name]) / 2 for name, one in solution.theta.items()})
 
     def _alignment(self, fold: Sequence[EncodedPair]) -> float:
         return measure_alignment(self.material, fold, Processes()).alignment

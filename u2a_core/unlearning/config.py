@@ -47,20 +47,25 @@ class UnlearnConfig:
     def __post_init__(self) -> None:
         for name, known in (("optimizer", OPTIMIZERS), ("parameters", PARAMETERS)):
             if getattr(self, name) not in known:
-                raise UnlearningError(f"--{name} {getattr(self, name)} is unknown; choose {' or '.join(known)}.")
+                raise UnlearningError(f"{_option(name)} {getattr(self, name)} is unknown; choose {' or '.join(known)}.")
         for name in ("rank", "steps", "batch_size", "token_budget", "check_every", "monitor"):
             if getattr(self, name) < 1:
-                raise UnlearningError(f"--{name.replace('_', '-')} must be at least 1; it is {getattr(self, name)}.")
+                raise UnlearningError(f"{_option(name)} must be at least 1; it is {getattr(self, name)}.")
         for name in ("learning_rate", "alignment_beta", "retain_budget", "trust_region"):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):
-                raise UnlearningError(f"--{name.replace('_', '-')} must be a number above 0; it is {value}.")
+                raise UnlearningError(f"{_option(name)} must be a number above 0; it is {value}.")
         for name in ("clip", "proximity"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
-                raise UnlearningError(f"--{name} must be a number of at least 0; it is {value}.")
+                raise UnlearningError(f"{_option(name)} must be a number of at least 0; it is {value}.")
 
     def asked(self) -> dict[str, Any]:
         """Everything that decides the outcome, as plain JSON values."""
         plain: Mapping[str, Any] = asdict(self)
         return {**plain, "objective": self.objective.settings()}
+
+
+def _option(name: str) -> str:
+    """How the command line calls a setting."""
+    return {"parameters": "--params", "alignment_beta": "--j-beta"}.get(name, f"--{name.replace('_', '-')}")

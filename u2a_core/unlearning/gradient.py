@@ -1,9 +1,10 @@
 """The gradient of the inner objective over one step's examples, in length-sorted parts of a token budget.
 
-loss = Σ_B ω_i φ_i / |B| + α Σ_B' R_j / |B'| + (λ/2) ‖θ − θ0‖², with ω of mean 1 over the unlearned examples; the
+loss = Σ_B ω_i φ_i / Σ_B ω_i + α Σ_B' R_j / |B'| + (λ/2) ‖θ − θ0‖², with ω of mean 1 over the unlearned examples; the
 value and gradient do not depend on how the step is cut into parts, nor on how many processes share it.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -52,10 +53,10 @@ class InnerGradient:
         return StepLoss(float(sums[0]), float(sums[1]))
 
     def _forget(self, weights: Mapping[str, float]) -> float:
-        """This process's share of Σ ω_i φ_i / |B|, backward done."""
+        """This process's share of Σ ω_i φ_i / Σ ω_i, backward done."""
         ids = self.processes.share(list(weights))
         candidates = [self.material.candidates[one] for one in ids]
-        total = 0.0
+        total, total_weight = 0.0, math.fsum(weights.values())
         for part in token_budget_batches(padded_lengths(candidates), self.material.config.token_budget):
             batch = self._batch(role_by_role([candidates[index] for index in part]))
             with self._autocast():
@@ -63,7 +64,7 @@ class InnerGradient:
             packed, mask = self._by_role(batch, logps, len(part))
             values = self.material.objective.loss(packed, mask, self._reference(batch, [ids[index] for index in part]))
             omega = values.new_tensor([weights[ids[index]] for index in part])
-            loss = (omega * values).sum() / len(weights)
+            loss = (omega * values).sum() / total_weight
             loss.backward()
             total += float(loss.detach())
         return total

@@ -20,6 +20,7 @@ from torch import Tensor
 from u2a_core.errors import UnlearningError
 from u2a_core.influence.alignment_gradient import EncodedPair
 from u2a_core.store.progress import Progress
+from u2a_core.unlearning.batches import step_examples
 from u2a_core.unlearning.gradient import InnerGradient, StepLoss
 from u2a_core.unlearning.material import Material
 from u2a_core.unlearning.measures import measure_alignment, measure_retain
@@ -67,6 +68,7 @@ class Outcome:
     stopped: str | None
     curve: list[Check]
     seconds: float
+    second_moments: dict[str, Tensor] | None = None
 
 
 Recorder = Callable[[SolverState], None]
@@ -105,7 +107,15 @@ class InnerSolver:
                     if record:
                         record(state)
         self.material.reset(state.good)
-        return Outcome(state.good, state.good_step, state.step, stopped, state.curve, state.seconds)
+        moments = self._second_moments(optimizer)
+        return Outcome(state.good, state.good_step, state.step, stopped, state.curve, state.seconds, moments)
+
+    def _second_moments(self, optimizer: torch.optim.Optimizer) -> dict[str, Tensor] | None:
+        """AdamW's running mean of squared gradients, by parameter; None for SGD."""
+        states = [optimizer.state.get(one, {}) for one in self.material.policy.parameters().values()]
+        if not all("exp_avg_sq" in one for one in states):
+            return None
+        return {name: one["exp_avg_sq"] for name, one in zip(self.material.policy.theta, states, strict=True)}
 
     def _leg(
         self, optimizer: torch.optim.Optimizer, omega: dict[str, float], state: SolverState, progress: Progress
@@ -144,16 +154,20 @@ class InnerSolver:
         if state is not None:
             optimizer.load_state_dict(state.optimizer)
             return optimizer, state
-        start = self.material.start
-        return optimizer, SolverState(0, start, start, 0, optimizer.state_dict(), [self._check(0, [], None)])
+        start, first = self.material.start, self._check(0, [], None)
+        if not _is_finite(first):
+            raise UnlearningError(
+                "The policy gives numbers that are not finite before the first step: load it with --dtype float32, and "
+                "check its weights with `u2a doctor`."
+            )
+        return optimizer, SolverState(0, start, start, 0, optimizer.state_dict(), [first])
 
     def _step(self, optimizer: torch.optim.Optimizer, omega: dict[str, float], step: int) -> StepLoss:
-        whole = self.config.deterministic
-        ids = list(omega) if whole else drawn(tuple(omega), step, self.config.batch_size, f"{self.config.seed}:forget")
         retain = self.material.retain
-        if not whole:
+        if not self.config.deterministic:
+            omega = step_examples(omega, step, self.config.batch_size, f"{self.config.seed}:forget")
             retain = drawn(tuple(retain), step, self.config.batch_size, f"{self.config.seed}:retain")
-        loss = self.gradient.accumulate({one: omega[one] for one in ids}, retain)
+        loss = self.gradient.accumulate(omega, retain)
         if self.config.clip:
             torch.nn.utils.clip_grad_norm_(self.material.policy.parameters().values(), self.config.clip)
         optimizer.step()
@@ -174,8 +188,7 @@ class InnerSolver:
 
     def _crossed(self, check: Check, first: Check) -> str | None:
         """Why the run must end here, if it must."""
-        values = [value for value in asdict(check).values() if isinstance(value, float)]
-        if not all(map(math.isfinite, values)):
+        if not _is_finite(check):
             return f"a measure is not finite at step {check.step}: lower --learning-rate"
         budget, region = self.config.retain_budget, self.config.trust_region
         if check.retain_nll is None or first.retain_nll is None or check.kl is None:
@@ -193,6 +206,10 @@ class InnerSolver:
     def _keep(self, state: SolverState, optimizer: torch.optim.Optimizer) -> None:
         state.theta = {name: one.detach().clone() for name, one in self.material.policy.parameters().items()}
         state.good, state.good_step, state.optimizer = state.theta, state.step, optimizer.state_dict()
+
+
+def _is_finite(check: Check) -> bool:
+    return all(math.isfinite(value) for value in asdict(check).values() if isinstance(value, float))
 
 
 def drawn(items: tuple[Item, ...], step: int, size: int, seed: str) -> list[Item]:

@@ -46,8 +46,9 @@ def measure_alignment(material: Material, pairs: Sequence[EncodedPair], processe
             logps, mask = batch.pack(logps_of(response_logits(material.policy.model, batch), batch))
             chosen, rejected = logps.double().sum(1).cpu().chunk(2)
             longer, shorter = mask.sum(1).cpu().chunk(2)
-            reference = torch.tensor([[pair.chosen_reference, pair.rejected_reference] for pair in members])
-            before = reference[:, 0].double(), reference[:, 1].double()
+            references = [[pair.chosen_reference, pair.rejected_reference] for pair in members]
+            reference = torch.tensor(references, dtype=torch.float64)
+            before = reference[:, 0], reference[:, 1]
             sums[0] += dpo_alignment(chosen, rejected, *before, beta=material.config.alignment_beta).sum()
             sums[1] += preference_margin(chosen, rejected, *before).sum()
             sums[2] += (chosen / longer > rejected / shorter).sum()

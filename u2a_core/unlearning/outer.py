@@ -2,7 +2,8 @@
 worse.
 
 A round proposes weights, solves the inner problem with them, and keeps them when the value on pairs kept aside does
-not fall; else the step is halved and tried again from where it was. The best iterate is the answer, not the last.
+not fall; else the step is halved and tried again from where it was. A step that is kept is doubled, or halved where the
+derivative there says that it went too far. The best iterate is the answer, not the last.
 What is solved is a protocol: the bundle's inner problem, or a toy whose optimum is known.
 """
 
@@ -160,9 +161,11 @@ class OuterSolver:
         if np.allclose(proposal, state.weights, rtol=1e-9, atol=1e-12):
             state.stopped = "the weights do not change any more"
             return
-        before = state.value
+        before, left = state.value, state.weights
         if self._try(state, proposal, time.monotonic() - clock):
-            state.step = min(2 * state.step, 10 * self.config.step)
+            uphill = state.derivative + sparsity_gradient(state.weights, self.config.sparsity)
+            beyond = float(uphill @ (state.weights - left)) < 0  # the top of the way lies behind
+            state.step = state.step / 2 if beyond else min(2 * state.step, 10 * self.config.step)
             state.idle = state.idle + 1 if state.value - before < self.config.tolerance else 0
         else:
             state.step /= 2

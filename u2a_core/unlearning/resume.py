@@ -6,7 +6,7 @@ from typing import Any
 
 from u2a_core.bundle import Bundle
 from u2a_core.data.forget_set import ForgetSet, read_forget_set
-from u2a_core.errors import UnlearningError
+from u2a_core.errors import U2AError, UnlearningError
 from u2a_core.models.loading import LoadOptions
 from u2a_core.objectives.config import ObjectiveConfig
 from u2a_core.unlearning.config import UnlearnConfig
@@ -28,12 +28,21 @@ def config_of(folder: Path) -> UnlearnConfig:
     try:
         asked: dict[str, Any] = json.loads((folder / "spec.json").read_text(encoding="utf-8"))["asked"]
         fields = {key: value for key, value in asked.items() if key in UnlearnConfig.__dataclass_fields__}
-        objective = dict(fields.pop("objective"))
-        if "epsilon" in objective:
-            objective["epsilon"] = tuple(objective["epsilon"])
+        objective = ObjectiveConfig(**_given(dict(fields.pop("objective"))))
         options = LoadOptions(**fields.pop("options"))
-        return UnlearnConfig(objective=ObjectiveConfig(**objective), options=options, **fields)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return UnlearnConfig(objective=objective, options=options, **fields)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, U2AError) as error:
         raise UnlearningError(
             f"{folder / 'spec.json'} cannot be read ({error}). Say --restart to begin anew."
         ) from error
+
+
+def _given(objective: dict[str, Any]) -> dict[str, Any]:
+    """An objective's recorded settings as they can be given: only one of α and ε3, which are one weight."""
+    if objective["retention"] == "none":
+        objective.pop("alpha")
+    if "epsilon" in objective:
+        objective["epsilon"] = tuple(objective["epsilon"])
+        if objective.get("alpha", objective["epsilon"][-1]) != objective["epsilon"][-1]:
+            objective.pop("epsilon")  # α was given, so ε was not: it is the default
+    return objective

@@ -9,7 +9,9 @@ adapter/          in PEFT's own format, or model/ with all weights: `from_pretra
 """
 
 import json
+import math
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,17 +19,19 @@ from typing import Any
 from u2a_core.bundle import Bundle
 from u2a_core.data.forget_set import ForgetSet, write_forget_set
 from u2a_core.data.splits import Split
-from u2a_core.errors import BundleError, UnlearningError
-from u2a_core.models.loading import quiet
+from u2a_core.errors import BundleError, U2AError, UnlearningError
+from u2a_core.models.loading import is_local, quiet
 from u2a_core.store.files import remove, replacing, writable_folder, write_json
 from u2a_core.store.provenance import provenance
 from u2a_core.store.run_folder import RunFolder
 from u2a_core.unlearning.checkpoint import load_state, save_state
 from u2a_core.unlearning.config import UnlearnConfig
-from u2a_core.unlearning.inner import InnerSolver, Outcome, SolverState
+from u2a_core.unlearning.inner import Check, InnerSolver, Outcome, SolverState
 from u2a_core.unlearning.material import Material, loaded_options
 from u2a_core.unlearning.measures import measure_alignment, measure_retain
 from u2a_core.unlearning.processes import Processes, processes
+
+STATE = "state.safetensors"
 
 
 @dataclass(frozen=True)
@@ -68,16 +72,26 @@ def unlearn(
             write_forget_set(folder.path / "forget_set.jsonl", chosen)
             folder.start({**loaded_options(options), **provenance()})
         team.wait()
-        report = Worker(bundle, own, chosen, team, show).run(folder.path)
+        try:
+            report = Worker(bundle, own, chosen, team, show).run(folder.path)
+        except U2AError:
+            if not (folder.path / STATE).exists():
+                folder.finish()  # nothing was done yet: the corrected command is not in its way
+            raise
         folder.publish(path)
     return RunOutcome(path, False, report)
 
 
 def run_path(bundle: Bundle, name: str) -> Path:
     """The folder of the run called `name`; `UnlearningError` where that is no file name."""
+    return result_path(bundle, "run", name)
+
+
+def result_path(bundle: Bundle, kind: str, name: str) -> Path:
+    """The folder of the `run` or `weights` (which is its option, too) called `name`; `UnlearningError` as above."""
     if not name or name.startswith(".") or not all(letter.isalnum() or letter in "-_." for letter in name):
-        raise UnlearningError(f"--run {name!r} cannot be a folder name: use letters, digits, '-', '_' and '.'.")
-    return bundle.results / "runs" / name
+        raise UnlearningError(f"--{kind} {name!r} cannot be a folder name: use letters, digits, '-', '_' and '.'.")
+    return bundle.results / {"run": "runs"}.get(kind, kind) / name
 
 
 def _part(path: Path) -> Path:
@@ -105,29 +119,43 @@ class Worker:
     def __init__(self, bundle: Bundle, config: UnlearnConfig, chosen: ForgetSet, team: Processes, show: bool) -> None:
         self.began = time.monotonic()
         self.config, self.chosen, self.team = config, chosen, team
+        if not team.main:
+            team.wait()  # until the main process has filled the cache of log-probabilities at θ0
         self.material = Material(bundle, config, show)
         self.solver = InnerSolver(self.material, self.material.pairs("pa_train"), team, show)
+        _ = self.material.references
+        if team.main:
+            team.wait()
 
     def solve(self, folder: Path) -> Outcome:
         """Solve the inner problem, from the folder's checkpoint if it has one; the main process writes them."""
-        state = load_state(folder / "state.safetensors", self.material.policy.device)
+        state = load_state(folder / STATE, self.material.policy.device)
 
         def record(now: SolverState) -> None:
-            save_state(folder / "state.safetensors", now)
-            _write_curve(folder / "progress.jsonl", now)
+            save_state(folder / STATE, now)
+            _write_curve(folder / "progress.jsonl", now.curve)
 
         return self.solver.solve(self.chosen.active, state, record if self.team.main else None)
 
     def run(self, folder: Path) -> dict[str, Any]:
         """Solve, measure, write weights and report into the folder."""
-        report = self._report(self.solve(folder))
-        with quiet():
-            place = folder / ("adapter" if self.config.parameters == "lora" else "model")
-            self.material.policy.model.save_pretrained(place, safe_serialization=True)  # type: ignore[operator]
-            self.material.policy.tokenizer.save_pretrained(place)
-        remove(folder / "state.safetensors")
+        outcome = self.solve(folder)
+        report = self._report(outcome)
+        _write_curve(folder / "progress.jsonl", outcome.curve)
+        with replacing(folder / ("adapter" if self.config.parameters == "lora" else "model")) as part, quiet():
+            self._located().save_pretrained(part, safe_serialization=True)
+            self.material.policy.tokenizer.save_pretrained(part)
         write_json(folder / "report.json", report)
+        remove(folder / STATE)
         return report
+
+    def _located(self) -> Any:
+        """The model; a LoRA's base is named so that it is found from any working directory."""
+        model: Any = self.material.policy.model
+        base = self.material.bundle.policy_path
+        for adapter in getattr(model, "peft_config", {}).values():
+            adapter.base_model_name_or_path = str(Path(base).expanduser().resolve()) if is_local(base) else base
+        return model
 
     def _report(self, outcome: Outcome) -> dict[str, Any]:
         after = self._measures()
@@ -155,6 +183,11 @@ class Worker:
         return {**{name: asdict(one) for name, one in pairs.items()}, "retain": asdict(retain) if retain else None}
 
 
-def _write_curve(path: Path, state: SolverState) -> None:
+def _write_curve(path: Path, curve: Sequence[Check]) -> None:
+    """A line a point; a number that is not finite is None."""
+    points = [
+        {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in one.items()}
+        for one in map(asdict, curve)
+    ]
     with replacing(path) as part:
-        part.write_text("".join(json.dumps(asdict(point)) + "\n" for point in state.curve), encoding="utf-8")
+        part.write_text("".join(json.dumps(point) + "\n" for point in points), encoding="utf-8")

@@ -17,7 +17,7 @@ import numpy as np
 
 from u2a_core.bundle import Bundle
 from u2a_core.data.forget_set import ForgetSet, forget_set, write_forget_set
-from u2a_core.errors import BundleError, UnlearningError
+from u2a_core.errors import BundleError, U2AError, UnlearningError
 from u2a_core.store.files import remove, replacing, writable_folder, write_json
 from u2a_core.store.provenance import provenance
 from u2a_core.store.run_folder import RunFolder
@@ -25,7 +25,7 @@ from u2a_core.unlearning.bundle_problem import BundleProblem
 from u2a_core.unlearning.config import UnlearnConfig
 from u2a_core.unlearning.material import Material, loaded_options
 from u2a_core.unlearning.outer import OuterConfig, OuterSolver, OuterState, Round
-from u2a_core.unlearning.run import run_path
+from u2a_core.unlearning.run import result_path
 from u2a_core.unlearning.weights import Constraints
 
 
@@ -52,7 +52,7 @@ def weigh(
 
     Killed half-way, the same call goes on after the last finished round. Raises `U2AError` subclasses.
     """
-    path = run_path(bundle, name).parents[1] / "weights" / name
+    path = result_path(bundle, "weights", name)
     part = path.with_name(f"{name}.part")
     asked = {
         **inner.asked(),
@@ -72,7 +72,12 @@ def weigh(
     with RunFolder(part, asked, "--weights") as folder:
         if folder.resume() is None:
             folder.start({**loaded_options(inner.options), **provenance()})
-        weighted, report = _solve(Material(bundle, inner, show), outer, start, aside, folder.path, show)
+        try:
+            weighted, report = _solve(Material(bundle, inner, show), outer, start, aside, folder.path, show)
+        except U2AError:
+            if not (part / "state.json").exists():
+                folder.finish()  # nothing was done yet: the corrected command is not in its way
+            raise
         write_forget_set(part / "weights.jsonl", weighted)
         write_json(part / "report.json", report)
         remove(part / "state.json")
@@ -100,7 +105,7 @@ def _solve(
     if not np.isfinite(found.best_value):
         raise UnlearningError(
             "No round could be kept: every one broke the retain budget or gave a J that is no number. Lower "
-            "--learning-rate or --steps, or raise --retain-budget."
+            "--learning-rate or --steps, or raise --retain-budget, and say --restart."
         )
     best = dict(zip(start.ids, found.best.tolist(), strict=True))
     report = {

@@ -1,0 +1,204 @@
+"""The outer problem of a bundle: its derivative against one SGD step really taken, and against per-sample gradients."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch.nn.functional import logsigmoid
+
+from u2a_core.errors import UnlearningError
+from u2a_core.unlearning import bundle_problem
+from u2a_core.unlearning.bundle_problem import BundleProblem
+from u2a_core.unlearning.inner import Outcome
+from u2a_core.unlearning.material import Material
+from u2a_core.unlearning.measures import measure_alignment, measure_retain
+from u2a_core.unlearning.processes import Processes
+
+Floats = NDArray[np.float64]
+Make = Callable[..., Material]
+ALONE = Processes()
+
+
+def problem_of(material: Material, aside: float = 0.25) -> BundleProblem:
+    return BundleProblem(material, material.ids, aside, show=False)
+
+
+def uneven(count: int) -> Floats:
+    weights = np.linspace(0.2, 1.8, count)
+    return weights / weights.mean()
+
+
+@pytest.mark.parametrize("objective", ["ga", "npo", "dpo", "yao"])
+def test_the_derivative_against_one_small_step_really_taken(objective: str, make_exact: Make) -> None:
+    """θ1 = θ0 − (η/n) Σ ω_i ∇φ_i, so dJ(θ1)/dω_i = −(η/n) ⟨∇J, ∇φ_i⟩ + O(η²).
+
+    Weight is moved from one example to another, since the solver keeps their mean at 1.
+    """
+    rate, nudge = 1e-5, 0.05
+    retention = "none" if objective == "yao" else None
+    material = make_exact(objective, retention, learning_rate=rate, steps=1, alignment_beta=0.2)
+    problem = problem_of(material)
+    weights = np.ones(len(problem.ids))
+    derivative = rate * problem.gradient(None, weights)
+    found, expected = [], []
+    for giver in (1, 4, 6, 9):
+        values = []
+        for sign in (1, -1):
+            moved = weights.copy()
+            moved[0] += sign * nudge
+            moved[giver] -= sign * nudge
+            values.append(problem.value(problem.solve(moved))[0])
+        found.append((values[0] - values[1]) / (2 * nudge))
+        expected.append(derivative[0] - derivative[giver])
+    assert found == pytest.approx(expected, rel=5e-3, abs=1e-3 * float(np.abs(derivative).max()))
+    assert np.ptp(expected) > 0.2 * np.abs(derivative).max()
+
+
+@pytest.mark.parametrize(("objective", "parameters"), [("ga", "full"), ("npo", "lora"), ("dpo", "full")])
+def test_the_derivative_at_a_solution_against_per_sample_gradients(
+    objective: str, parameters: str, make_exact: Make, naive_logits: Callable[..., torch.Tensor]
+) -> None:
+    """−(1/n) ⟨∇J, ∇φ_i⟩ at θ*(ω), every gradient formed on its own."""
+    material = make_exact(objective, "nll", parameters=parameters, alignment_beta=0.3, rank=2)
+    problem = problem_of(material)
+    solution = problem.solve(uneven(len(problem.ids)))
+    found = problem.gradient(solution, uneven(len(problem.ids)))
+
+    material.reset(solution.theta)
+    theta = list(material.policy.parameters().values())
+    for one in theta:
+        one.requires_grad_(True)
+
+    def total(example: Any) -> torch.Tensor:
+        rows = naive_logits(material.policy, example).log_softmax(-1)
+        return rows[range(len(example.response_ids)), list(example.response_ids)].sum()
+
+    def gradient(value: torch.Tensor) -> torch.Tensor:
+        return torch.cat([part.flatten() for part in torch.autograd.grad(value, theta)])
+
+    alignment = sum(
+        logsigmoid(0.3 * (total(pair.chosen) - pair.chosen_reference - total(pair.rejected) + pair.rejected_reference))
+        for pair in problem.train
+    ) / len(problem.train)
+    uphill = gradient(alignment)
+    expected = []
+    for one in problem.ids:
+        own, *others = material.candidates[one]
+        before = [float(part.sum()) for part in (material.references or {}).get(one, ())]
+        if objective == "ga":
+            phi = total(own) / len(own.response_ids)
+        elif objective == "npo":
+            phi = -20 * logsigmoid(0.1 * (before[0] - total(own)))
+        else:
+            phi = -20 * logsigmoid(0.1 * (total(others[0]) - before[1] - total(own) + before[0]))
+        expected.append(-float(uphill @ gradient(phi)) / len(problem.ids))
+    assert found == pytest.approx(expected, rel=1e-8, abs=1e-10 * max(map(abs, expected)))
+    assert len(set(np.sign(expected))) == 2 or np.ptp(expected) > 0.1 * max(map(abs, expected))
+
+
+def test_at_the_start_and_at_a_solution_are_not_the_same(make_material: Make) -> None:
+    problem = problem_of(make_material("npo", learning_rate=0.2))
+    weights = uneven(len(problem.ids))
+    before = problem.gradient(None, weights)
+    solution = problem.solve(weights)
+    after = problem.gradient(solution, weights)
+    assert not np.allclose(before, after, rtol=1e-2)
+    assert problem.gradient(None, weights) == pytest.approx(before, rel=1e-6)
+
+
+def test_values_are_of_two_folds_and_pa_test_is_never_looked_at(
+    make_material: Make, moved: Callable[..., None]
+) -> None:
+    material = make_material()
+    problem = problem_of(material, aside=0.25)
+    assert (len(problem.train), len(problem.aside)) == (6, 2)
+    every = {pair.chosen.id for pair in material.pairs("pa_train")}
+    folds = [{pair.chosen.id for pair in fold} for fold in (problem.train, problem.aside)]
+    assert folds[0] | folds[1] == every
+    assert not folds[0] & folds[1]
+    assert {pair.chosen.id for pair in problem.solver.pairs} <= folds[0], "nor does the monitor see the fold kept aside"
+    moved(material, 0.05)
+    theta = {name: one.detach().clone() for name, one in material.policy.parameters().items()}
+    train, aside = problem.value(Outcome(theta, 1, 1, None, [], 0.0))
+    material.reset(theta)
+    assert train == measure_alignment(material, problem.train, ALONE).alignment
+    assert aside == measure_alignment(material, problem.aside, ALONE).alignment
+    assert train != aside
+    for value in problem.value(None):
+        assert value == pytest.approx(math.log(0.5), abs=1e-5)
+
+
+def test_the_seed_decides_the_folds(make_material: Make) -> None:
+    def fold(**settings: Any) -> set[str]:
+        return {pair.chosen.id for pair in problem_of(make_material(**settings)).aside}
+
+    assert fold() == fold()
+    assert any(fold(seed=seed) != fold() for seed in (1, 2, 3))
+
+
+@pytest.mark.parametrize("aside", [0.0, 0.04, 0.97, 1.0])
+def test_a_fold_that_would_be_empty(aside: float, make_material: Make) -> None:
+    with pytest.raises(UnlearningError, match=rf"--aside {aside:g} of the 8 pairs of pa_train leaves a fold empty"):
+        problem_of(make_material(), aside)
+
+
+def test_the_rise_of_the_retain_nll(make_material: Make) -> None:
+    problem = problem_of(make_material(learning_rate=0.2))
+    solution = problem.solve(np.ones(len(problem.ids)))
+    rise = problem.retain(solution)
+    problem.material.reset(solution.theta)
+    now = measure_retain(problem.material, problem.material.retain, ALONE)
+    problem.material.reset()
+    before = measure_retain(problem.material, problem.material.retain, ALONE)
+    assert now is not None
+    assert before is not None
+    assert rise == pytest.approx(now.nll - before.nll, rel=1e-9)
+    assert abs(now.nll - before.nll) > 1e-3
+    assert problem.retain(None) == 0.0
+
+
+def test_without_retain_data_its_rise_is_not_known(make_material: Make) -> None:
+    material = make_material()
+    material.retain.clear()
+    problem = problem_of(material)
+    assert problem.retain(None) is None
+
+
+def test_a_weight_of_zero_is_not_unlearned(make_material: Make) -> None:
+    problem = problem_of(make_material())
+    weights = uneven(len(problem.ids))
+    weights[2] = 0.0
+    solution = problem.solve(weights)
+    by_hand = problem.solver.solve(
+        {one: float(weight) for one, weight in zip(problem.ids, weights, strict=True) if one != problem.ids[2]}
+    )
+    assert all(torch.equal(solution.theta[name], by_hand.theta[name]) for name in by_hand.theta)
+
+
+def test_the_order_of_the_ids_is_that_of_the_weights(make_material: Make) -> None:
+    material = make_material("npo")
+    ids = material.ids[3:8]
+    turned = BundleProblem(material, ids[::-1], 0.25, show=False)
+    straight = BundleProblem(material, ids, 0.25, show=False)
+    weights = uneven(5)
+    one, other = straight.solve(weights), turned.solve(weights[::-1])
+    assert all(torch.equal(one.theta[name], other.theta[name]) for name in one.theta)
+    assert straight.gradient(one, weights) == pytest.approx(turned.gradient(other, weights[::-1])[::-1], rel=1e-9)
+
+
+def test_a_derivative_that_is_not_finite_is_refused_by_id(make_material: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = problem_of(make_material())
+    original = bundle_problem.batch_influence
+
+    def broken(*arguments: Any, **named: Any) -> Any:
+        found = original(*arguments, **named)
+        found.samples[0] = math.nan
+        return found
+
+    monkeypatch.setattr(bundle_problem, "batch_influence", broken)
+    with pytest.raises(UnlearningError, match=r"influence of [0-9a-f]{16}.* is not finite: lower --learning-rate"):
+        problem.gradient(None, np.ones(len(problem.ids)))
