@@ -112,7 +112,7 @@ def test_the_model_is_left_with_the_solution(make_material: Make) -> None:
 
 
 def minibatches(**more: Any) -> dict[str, Any]:
-    return {"deterministic": False, "batch_size": 4, "optimizer": "adamw", "learning_rate": 0.01, "steps": 5, **more}
+    return {"deterministic": False, "batch_size": 4, "optimizer": "adamw", "learning_rate": 0.01, "steps": 3, **more}
 
 
 @pytest.mark.parametrize("settings", [{}, minibatches()], ids=["full batch", "minibatches"])
@@ -266,7 +266,7 @@ def test_the_monitor_is_a_sample_that_the_seed_decides(make_material: Make) -> N
     ],
 )
 def test_a_crossed_limit_keeps_the_last_good_weights(limit: dict[str, float], said: str, make_material: Make) -> None:
-    settings = {"steps": 40, "check_every": 2, "learning_rate": 0.005}
+    settings = {"steps": 40, "check_every": 2, "learning_rate": 0.01}
     material = make_material("ga", **settings, **limit)
     outcome = solved(material, even(material))
     assert outcome.stopped is not None
@@ -385,15 +385,15 @@ def frozen(state: SolverState) -> SolverState:
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_going_on_gives_the_same_bits(optimizer: str, make_material: Make) -> None:
-    settings = minibatches(optimizer=optimizer, steps=9, check_every=3, parameters="lora")
+    settings = minibatches(optimizer=optimizer, steps=6, check_every=2, parameters="lora")
     states: list[SolverState] = []
     whole = solved(
         material := make_material("npo", "kl", **settings),
         uneven(material),
         record=lambda state: states.append(frozen(state)),
     )
-    assert [state.step for state in states] == [3, 6, 9]
-    for state in states:
+    assert [state.step for state in states] == [2, 4, 6]
+    for state in states[::2]:
         other = make_material("npo", "kl", **settings)
         resumed = solved(other, uneven(other), state=frozen(state))
         assert distance(resumed.theta, whole.theta) == 0.0

@@ -20,10 +20,10 @@ from u2a_core.unlearning.processes import Processes
 from u2a_core.unlearning.selection import Selection, select
 
 DEMO_UNLEARNING = UnlearnConfig(
-    ObjectiveConfig("npo", retention="nll"), parameters="full", learning_rate=2e-4, steps=30
+    ObjectiveConfig("npo", retention="nll"), parameters="full", learning_rate=1e-4, steps=20
 )
 DEMO_COMMAND = (
-    "u2a unlearn demo --top 0.25 --objective npo --retention nll --learning-rate 2e-4 --steps 30 --monitor 100"
+    "u2a unlearn demo --top 0.25 --objective npo --retention nll --learning-rate 1e-4 --steps 20 --monitor 100"
 )
 
 

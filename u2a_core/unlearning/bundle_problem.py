@@ -21,12 +21,15 @@ from u2a_core.influence.directional import unit_direction
 from u2a_core.influence.first_order import batch_influence
 from u2a_core.objectives.alignment import alignment
 from u2a_core.store.progress import Progress
+from u2a_core.unlearning.batches import step_examples
 from u2a_core.unlearning.inner import InnerSolver, Outcome, drawn
 from u2a_core.unlearning.material import Material
 from u2a_core.unlearning.measures import measure_alignment, measure_retain
 from u2a_core.unlearning.processes import Processes
 from u2a_core.unlearning.step_direction import adam_scaling, step_direction
 from u2a_core.unlearning.weights import Floats
+
+LARGEST_SAMPLE = 256  # examples that the step's direction is estimated from
 
 
 class BundleProblem:
@@ -69,7 +72,7 @@ class BundleProblem:
         return (self._nll() or 0.0) - self.start_nll
 
     def gradient(self, solution: Outcome | None, weights: Floats) -> Floats:
-        """dJ/dω_i at θ*(ω) on the training fold, [n], up to a positive factor that all examples share."""
+        """dJ/dω_i at θ*(ω) on the training fold, [n], in units of its own standard deviation."""
         self._place(solution)
         measure = alignment("dpo", self.material.config.alignment_beta)
         found = alignment_gradient(self.material.policy, self.train, measure, self.backend.token_budget, show=False)
@@ -77,16 +80,18 @@ class BundleProblem:
         step, scaling = self._step(weights), None
         if solution is not None and solution.second_moments is not None:
             scaling = adam_scaling(solution.second_moments, solution.step)
-        return self._influence(step_direction(found.gradient, step, scaling))
+        derivative = self._influence(step_direction(found.gradient, step, scaling))
+        return derivative / (float(derivative.std()) or 1.0)  # P and c change the unit from round to round
 
     def _step(self, weights: Floats) -> dict[str, Tensor] | None:
-        """g, the gradient of the whole inner objective; None where a step's size follows the gradient's."""
+        """g, the inner objective's gradient over a weighted sample; None where a step is as long as the gradient."""
         config = self.material.config
         parameters = self.material.policy.parameters()
         for one in parameters.values():
             one.requires_grad_(True)
         active = {one: float(weight) for one, weight in zip(self.ids, weights, strict=True) if weight > 0}
-        self.solver.gradient.accumulate(active, self.material.retain)
+        sample = step_examples(active, 0, LARGEST_SAMPLE, f"{config.seed}:direction")
+        self.solver.gradient.accumulate(sample, self.material.retain)
         found = {name: one.grad for name, one in parameters.items() if one.grad is not None}
         for one in parameters.values():
             one.requires_grad_(False)

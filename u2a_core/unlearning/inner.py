@@ -60,7 +60,9 @@ class SolverState:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The solution: θ of step `step` out of `steps` taken; `stopped` says why the run ended early, if it did."""
+    """The solution: θ of step `step` out of `steps` taken; `stopped` says why the run ended early, if it did.
+    `second_moments` are AdamW's at θ, None where it went beyond.
+    """
 
     theta: dict[str, Tensor]
     step: int
@@ -107,7 +109,7 @@ class InnerSolver:
                     if record:
                         record(state)
         self.material.reset(state.good)
-        moments = self._second_moments(optimizer)
+        moments = self._second_moments(optimizer) if state.step == state.good_step else None
         return Outcome(state.good, state.good_step, state.step, stopped, state.curve, state.seconds, moments)
 
     def _second_moments(self, optimizer: torch.optim.Optimizer) -> dict[str, Tensor] | None:
