@@ -223,9 +223,10 @@ def open_bundle(path: str | Path) -> Bundle:
     """Open the bundle at `path`, or the embedded one for `demo`; `BundleError` where there is none, or its manifest
     lacks something.
     """
-    if str(path) == DEMO:
+    folder = Path(path).expanduser()
+    if str(path) == DEMO or folder.resolve() == EMBEDDED.resolve():
         return replace(_opened(EMBEDDED), results_folder=demo_results())
-    return _opened(Path(path).expanduser())
+    return _opened(folder)
 
 
 def _opened(folder: Path) -> Bundle:

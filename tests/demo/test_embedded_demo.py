@@ -21,6 +21,7 @@ from u2a_core.demo.measures import measure, roc_auc, true_low_tokens
 from u2a_core.demo.recipe import RECIPE
 from u2a_core.errors import BundleError
 from u2a_core.models.loading import load_tokenizer
+from u2a_core.store.scores import read_scores
 
 MEGABYTE = 1_000_000
 
@@ -72,7 +73,9 @@ def test_its_scores_show_both_signs_and_a_heavy_tail(demo: Bundle) -> None:
     assert len(delta) == len(demo.pairs.forget)
     assert (delta > 0).mean() > 0.1
     assert (delta < 0).mean() > 0.1
-    assert kurtosis(delta) > 1, "more of the influence lies far out than a normal distribution has there"
+    error = np.sqrt(24 / len(delta))  # standard error of the excess kurtosis of a normal sample, which is 0
+    assert kurtosis(delta) > 5 * error, "more lies far out than a normal distribution has there"
+    assert np.abs(delta - delta.mean()).max() > 4.5 * delta.std()
 
 
 def test_token_rewards_find_the_true_low_reward_tokens(demo: Bundle) -> None:
@@ -103,7 +106,7 @@ def test_the_measures_of_the_card_come_out_again(demo: Bundle) -> None:
     assert found.reward_auc >= 0.9
     assert found.groups.coefficient is not None
     assert found.groups.coefficient > 0.5
-    assert abs(found.greedy - found.mixture) < 0.2, "about as often bad as what it was tuned on"
+    assert abs(found.sampled - found.mixture) < 0.15, "about as often bad as what it was tuned on"
     for shown in (f"{found.planted_auc:.3f}", f"{found.positive} / {found.negative}", f"{found.reward_auc:.3f}"):
         assert shown in card
     assert found.unlearned.gain > 0.1, "nats per pair"
@@ -123,7 +126,7 @@ def test_scoring_it_again_gives_the_shipped_numbers_and_leaves_it_alone(demo: Bu
     again = open_bundle(DEMO).scores_path("default")
     assert again == tmp_path / "cache" / DEMO / "scores" / "default.parquet"
     ours = open_bundle(DEMO).scores("default").table.set_index("id")
-    theirs = open_bundle(EMBEDDED).scores("default").table.set_index("id")
+    theirs = read_scores(EMBEDDED / "scores" / "default.parquet").table.set_index("id")
     assert list(ours.index) == list(theirs.index)
     scale = theirs["delta_pa"].abs().mean()
     assert np.abs(ours["delta_pa"] - theirs["delta_pa"]).max() < 1e-3 * scale, "the same but for rounding"

@@ -22,9 +22,7 @@ from u2a_core.unlearning.selection import Selection, select
 DEMO_UNLEARNING = UnlearnConfig(
     ObjectiveConfig("npo", retention="nll"), parameters="full", learning_rate=1e-4, steps=20
 )
-DEMO_COMMAND = (
-    "u2a unlearn demo --top 0.25 --objective npo --retention nll --learning-rate 1e-4 --steps 20 --monitor 100"
-)
+DEMO_COMMAND = "u2a unlearn demo --top 0.25 --objective npo --retention nll --learning-rate 1e-4 --steps 20"
 
 
 @dataclass(frozen=True)
