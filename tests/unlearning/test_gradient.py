@@ -82,11 +82,13 @@ class Loop:
         return dict(zip(parameters, parts, strict=True)), StepLoss(float(forget.detach()), float(retain.detach()))
 
 
-def accumulated(material: Material, weights: dict[str, float]) -> tuple[Grad, StepLoss]:
+def accumulated(
+    material: Material, weights: dict[str, float], team: Processes | None = None
+) -> tuple[Grad, StepLoss]:
     for one in material.policy.parameters().values():
         one.requires_grad_(True)
         one.grad = torch.full_like(one, 17.0)  # what an earlier step left must not count
-    loss = InnerGradient(material, Processes()).accumulate(weights, material.retain)
+    loss = InnerGradient(material, team or Processes()).accumulate(weights, material.retain)
     return {name: one.grad.clone() for name, one in material.policy.parameters().items()}, loss
 
 
@@ -107,7 +109,7 @@ def test_every_objective_against_the_loop(
     naive_logits: Logits,
 ) -> None:
     alpha = None if retention == "none" else 0.7
-    settings = {"proximity": 0.3, "token_budget": 120}
+    settings = {"proximity": 0.3, "token_budget": 260}
     material = make_exact(objective, retention, alpha, **settings)
     moved(material)
     weights = weights_of(material)
@@ -130,7 +132,7 @@ def test_the_parameters_of_a_lora_against_the_loop(
     assert difference(found, Loop(material, naive_logits).gradient(weights)[0]) < 1e-10
 
 
-@pytest.mark.parametrize("objective", ["npo", "yao"])
+@pytest.mark.parametrize("objective", ["dpo", "yao"])
 def test_the_token_budget_changes_nothing(
     objective: str, make_exact: Callable[..., Material], moved: Callable[..., None]
 ) -> None:
@@ -141,6 +143,37 @@ def test_the_token_budget_changes_nothing(
         gradients.append(accumulated(material, weights_of(material))[0])
     assert difference(gradients[0], gradients[2]) < 1e-12
     assert difference(gradients[1], gradients[2]) < 1e-12
+
+
+def test_two_processes_share_the_work_of_one(
+    make_exact: Callable[..., Material], moved: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here their gradients and losses are added by hand, as `Processes.total` does."""
+    material = make_exact("dpo", "kl", 0.7)
+    material.retain.pop()  # an odd number: the shares are not equal
+    moved(material)
+    weights = dict(list(weights_of(material).items())[:5])
+    whole, loss = accumulated(material, weights)
+    monkeypatch.setattr(Processes, "total", lambda self, values: values)
+    halves = [accumulated(material, weights, Processes(rank, 2)) for rank in range(2)]
+    added = {name: halves[0][0][name] + halves[1][0][name] for name in whole}
+    assert difference(added, whole) < 1e-12
+    assert difference(halves[0][0], whole) > 0.1
+    assert halves[0][1].forget + halves[1][1].forget == pytest.approx(loss.forget, rel=1e-6)
+    assert halves[0][1].retain + halves[1][1].retain == pytest.approx(loss.retain, rel=1e-6)
+
+
+def test_the_sum_over_processes_is_the_gradient(
+    make_exact: Callable[..., Material], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """λ (θ − θ0) is every process's own and is not added up."""
+    material = make_exact("ga", proximity=0.5)
+    for one in material.policy.parameters().values():
+        one.data = one.data + 1.0
+    alone, _ = accumulated(material, weights_of(material))
+    monkeypatch.setattr(Processes, "total", lambda self, values: 3 * values)
+    found, _ = accumulated(material, weights_of(material))
+    assert all(torch.allclose(found[name] - 0.5, 3 * (alone[name] - 0.5), rtol=1e-10, atol=1e-12) for name in found)
 
 
 def test_no_retention_term_leaves_retain_data_out(make_exact: Callable[..., Material]) -> None:

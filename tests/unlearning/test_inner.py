@@ -158,11 +158,13 @@ def test_only_the_ratio_of_the_weights_counts(make_material: Make) -> None:
 
 @pytest.mark.parametrize("settings", [{}, minibatches()], ids=["full batch", "minibatches"])
 def test_the_order_of_the_forget_set_changes_nothing(settings: dict[str, Any], make_material: Make) -> None:
-    material = make_material("npo", "nll", **settings)
-    weights = uneven(material)
+    """Not a bit, also where examples of equal length are cut into several parts."""
+    material = make_material("npo", token_budget=60, **{**settings, "steps": 2})
+    weights = {one: 0.2 + place / 3 for place, one in enumerate(material.ids)}
+    found = solved(material, weights).theta
     turned = dict(reversed(weights.items()))
     assert list(turned) != list(weights)
-    assert distance(solved(material, weights).theta, solved(material, turned).theta) == 0.0
+    assert distance(found, solved(material, turned).theta) == 0.0
 
 
 @pytest.mark.parametrize("settings", [{"clip": 0.5}, minibatches(clip=0.5)], ids=["full batch", "minibatches"])

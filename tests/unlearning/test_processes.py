@@ -56,10 +56,11 @@ def test_two_processes_end_where_one_does(bundle: Bundle, tmp_path: Path) -> Non
     assert done.exit_code == 0, (done.output, done.exception)
     for file in (bundle.path / "cache").glob("reference-*"):
         file.unlink()
+    # `accelerate launch --cpu --num_processes 2` starts one process alone, unless there is MPI (accelerate 1.15)
     command = [
-        sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1",
-        "--mixed_precision", "no", "--dynamo_backend", "no", "-m",
-        "u2a_core.cli", "unlearn", str(bundle.path), *OPTIONS, "--run", "two",
+        sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2",
+        "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0",
+        "-m", "u2a_core.cli", "unlearn", str(bundle.path), *OPTIONS, "--run", "two",
     ]  # fmt: skip
     environment: dict[str, Any] = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HOME": str(tmp_path)}
     run = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=300)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from u2a_core.bundle import Bundle, open_bundle
 from u2a_core.cli import main
 from u2a_core.data.forget_set import ForgetSet, forget_set, read_forget_set
 from u2a_core.errors import BundleError, ScoringError, StorageError, UnlearningError
+from u2a_core.unlearning import inner
 from u2a_core.unlearning import run as run_module
 from u2a_core.unlearning.config import UnlearnConfig
 from u2a_core.unlearning.inner import InnerSolver
@@ -256,6 +258,21 @@ def test_no_number_that_is_not_finite_reaches_the_disk(bundle: Bundle) -> None:
     )
 
 
+def test_a_measure_that_is_not_finite_is_written_as_none(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    original, count = inner.measure_alignment, []
+
+    def breaking(*arguments: Any) -> Any:
+        count.append(1)
+        found = original(*arguments)
+        return replace(found, alignment=math.nan) if len(count) == 3 else found
+
+    monkeypatch.setattr(inner, "measure_alignment", breaking)
+    told = succeeded(u2a("unlearn", bundle.path, "--all", *PLAIN, "--check-every", 1, "--json"))
+    assert told["stopped"] == "a measure is not finite at step 2: lower --learning-rate"
+    curve = lines(bundle.path / "runs" / "default" / "progress.jsonl")
+    assert [point["alignment"] is None for point in curve] == [False, False, True]
+
+
 # Killed
 
 KILLED = """
@@ -440,6 +457,8 @@ def test_a_full_disk_is_said_and_nothing_is_lost(
         refused(u2a("unlearn", bundle.path, *LONG, "--run", "new"), "Could not write", "No space left on device")
     assert {path.name for path in (bundle.path / "runs").iterdir()} <= {"new.part"}
     assert not [name for name in files(bundle.path / "runs") if name.endswith(".part")]
+    kept = bundle.path / "runs" / "new.part" / "state.safetensors"
+    assert kept.exists() == (writer not in ("the forget set", "a checkpoint")), "what was done is kept"
     succeeded(u2a("unlearn", bundle.path, *LONG, "--run", "new"))
     assert same(weights_of(bundle.path / "runs" / "new"), weights_of(uninterrupted / "runs" / "whole"))
 

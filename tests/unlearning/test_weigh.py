@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from u2a_core.bundle import Bundle
 from u2a_core.cli import main
 from u2a_core.data.forget_set import ForgetSet, forget_set, read_forget_set
-from u2a_core.errors import BundleError, StorageError, UnlearningError
+from u2a_core.errors import BundleError, ScoringError, StorageError, UnlearningError
 from u2a_core.unlearning import weigh as weigh_module
 from u2a_core.unlearning.config import UnlearnConfig
 from u2a_core.unlearning.outer import OuterConfig
@@ -122,6 +122,9 @@ def test_an_interrupted_search_goes_on_with_the_same_bits(
     part = bundle.path / "weights" / "cut.part"
     assert len(rounds(part)) == 2
     json.loads((part / "state.json").read_text(), parse_constant=lambda name: pytest.fail(f"{name} on the disk"))
+    other = forget_set(dict.fromkeys(even(bundle).ids, 1.0), locked=[even(bundle).ids[0]])
+    with pytest.raises(ScoringError, match=r"started otherwise \(locked: .*--weights"):
+        weigh(bundle, config, OUTER, other, "cut", 0.25, show=False)
     solved: list[int] = []
     monkeypatch.setattr(
         weigh_module.BundleProblem, "solve", lambda self, weights: solved.append(1) or original(self, weights)
