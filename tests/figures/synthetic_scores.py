@@ -50,6 +50,7 @@ def _row(generator: np.random.Generator, index: int, length: int, low_share: flo
         "n_tokens": length,
         "tokens": [f"tok{position}" for position in range(length)],
         "token_delta_pa": parts.tolist(),
+        "delta_pa_alternatives": 0.0,
         "token_rewards": rewards.astype(np.float32).tolist(),
         "reward": float(rewards.mean()),
         "low_reward_proportion": float((rewards < 0).mean()),

@@ -82,9 +82,7 @@ class Loop:
         return dict(zip(parameters, parts, strict=True)), StepLoss(float(forget.detach()), float(retain.detach()))
 
 
-def accumulated(
-    material: Material, weights: dict[str, float], team: Processes | None = None
-) -> tuple[Grad, StepLoss]:
+def accumulated(material: Material, weights: dict[str, float], team: Processes | None = None) -> tuple[Grad, StepLoss]:
     for one in material.policy.parameters().values():
         one.requires_grad_(True)
         one.grad = torch.full_like(one, 17.0)  # what an earlier step left must not count
