@@ -32,9 +32,7 @@ def uneven(count: int) -> Floats:
     return weights / weights.mean()
 
 
-@pytest.mark.parametrize(
-    ("objective", "clip"), [("ga", 0.0), ("npo", 0.0), ("dpo", 0.0), ("yao", 0.0), ("npo", 0.01), ("ga", 1e6)]
-)
+@pytest.mark.parametrize(("objective", "clip"), [("ga", 0.0), ("dpo", 0.0), ("yao", 0.0), ("npo", 0.01), ("npo", 1e6)])
 def test_the_derivative_against_one_small_step_really_taken(objective: str, clip: float, make_exact: Make) -> None:
     """θ1 = θ0 − η g or, clipped, θ0 − η κ g/‖g‖ with g = Σ ω_i ∇φ_i / n: dJ(θ1)/dω_i up to one factor, and O(η²).
 
@@ -47,7 +45,7 @@ def test_the_derivative_against_one_small_step_really_taken(objective: str, clip
     weights = np.ones(len(problem.ids))
     derivative = problem.gradient(None, weights)
     found, expected = [], []
-    for giver in (1, 4, 9):
+    for giver in (1, 9):
         values = []
         for sign in (1, -1):
             moved = weights.copy()
@@ -116,13 +114,12 @@ class ByHand:
 @pytest.mark.parametrize(
     ("objective", "settings"),
     [
-        ("ga", {}),
         ("npo", {"parameters": "lora", "rank": 2}),
         ("dpo", {}),
         ("npo", {"clip": 0.05, "learning_rate": 1.0}),
         ("ga", {"optimizer": "adamw", "learning_rate": 0.01}),
     ],
-    ids=["ga", "npo-lora", "dpo", "npo-clipped", "ga-adamw"],
+    ids=["npo-lora", "dpo", "npo-clipped", "ga-adamw"],
 )
 def test_the_derivative_at_a_solution_against_per_sample_gradients(
     objective: str, settings: dict[str, Any], make_exact: Make, naive_logits: Callable[..., torch.Tensor]

@@ -14,7 +14,7 @@ from u2a_core.unlearning.processes import Processes
 
 Grad = dict[str, Tensor]
 Logits = Callable[..., Tensor]
-OBJECTIVES = ["graddiff", "npo", "simnpo", "dpo", "flat-kl", "flat-pearson", "yao"]
+OBJECTIVES = ["npo", "simnpo", "dpo", "flat-kl", "flat-pearson", "yao"]
 
 
 def weights_of(material: Material) -> dict[str, float]:
@@ -135,7 +135,7 @@ def test_the_token_budget_changes_nothing(
     objective: str, make_exact: Callable[..., Material], moved: Callable[..., None]
 ) -> None:
     gradients = []
-    for budget in (1, 90, 10_000):  # one example at a time; a few; all at once
+    for budget in (1, 250, 10_000):  # one example at a time; a few; all at once
         material = make_exact(objective, "kl", token_budget=budget)
         moved(material)
         gradients.append(accumulated(material, weights_of(material))[0])
@@ -152,7 +152,7 @@ def test_two_processes_share_the_work_of_one(
     moved(material)
     weights = dict(list(weights_of(material).items())[:5])
     whole, loss = accumulated(material, weights)
-    monkeypatch.setattr(Processes, "total", lambda self, values: values)
+    monkeypatch.setattr(Processes, "total", lambda _, values: values)
     halves = [accumulated(material, weights, Processes(rank, 2)) for rank in range(2)]
     added = {name: halves[0][0][name] + halves[1][0][name] for name in whole}
     assert difference(added, whole) < 1e-12
@@ -169,7 +169,7 @@ def test_the_sum_over_processes_is_the_gradient(
     for one in material.policy.parameters().values():
         one.data = one.data + 1.0
     alone, _ = accumulated(material, weights_of(material))
-    monkeypatch.setattr(Processes, "total", lambda self, values: 3 * values)
+    monkeypatch.setattr(Processes, "total", lambda _, values: 3 * values)
     found, _ = accumulated(material, weights_of(material))
     assert all(torch.allclose(found[name] - 0.5, 3 * (alone[name] - 0.5), rtol=1e-10, atol=1e-12) for name in found)
 

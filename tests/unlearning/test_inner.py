@@ -52,7 +52,7 @@ def travelled(material: Material, theta: Theta) -> float:
 # The steps
 
 
-@pytest.mark.parametrize(("clip", "proximity"), [(0.0, 0.0), (0.4, 0.0), (0.0, 0.5), (0.4, 0.5)])
+@pytest.mark.parametrize(("clip", "proximity"), [(0.4, 0.0), (0.0, 0.5)])
 def test_sgd_against_a_loop_by_hand(clip: float, proximity: float, make_exact: Make) -> None:
     settings = {"clip": clip, "proximity": proximity, "steps": 3, "check_every": 2}
     outcome = solved(material := make_exact("npo", "nll", 0.6, **settings), uneven(material))
@@ -115,9 +115,10 @@ def minibatches(**more: Any) -> dict[str, Any]:
     return {"deterministic": False, "batch_size": 4, "optimizer": "adamw", "learning_rate": 0.01, "steps": 3, **more}
 
 
-@pytest.mark.parametrize("settings", [{}, minibatches()], ids=["full batch", "minibatches"])
-@pytest.mark.parametrize("parameters", ["full", "lora"])
-def test_a_weight_of_zero_is_an_absent_sample(settings: dict[str, Any], parameters: str, make_material: Make) -> None:
+@pytest.mark.parametrize(
+    ("parameters", "settings"), [("full", {}), ("lora", minibatches())], ids=["full batch", "lora, minibatches"]
+)
+def test_a_weight_of_zero_is_an_absent_sample(parameters: str, settings: dict[str, Any], make_material: Make) -> None:
     settings = {"parameters": parameters, **settings}
     material = make_material("npo", "kl", **settings)
     present = uneven(material)
@@ -142,7 +143,7 @@ def test_uniform_weights_are_no_weights(make_exact: Make) -> None:
         gradient = InnerGradient(material, Processes())
         gradient.accumulate(dict.fromkeys(material.ids, 1.0), [])
         unweighted = {name: one.detach() - 0.05 * one.grad for name, one in material.policy.parameters().items()}
-    for common in (1.0, 0.01, 40.0):
+    for common in (1.0, 40.0):
         outcome = solved(material, dict.fromkeys(material.ids, common))
         assert distance(outcome.theta, unweighted) < 1e-12
     assert travelled(material, unweighted) > 1e-3
@@ -170,7 +171,7 @@ def test_the_order_of_the_forget_set_changes_nothing(settings: dict[str, Any], m
 @pytest.mark.parametrize("settings", [{"clip": 0.5}, minibatches(clip=0.5)], ids=["full batch", "minibatches"])
 def test_the_token_budget_changes_no_weights(settings: dict[str, Any], make_exact: Make) -> None:
     found = []
-    for budget in (70, 100_000):
+    for budget in (130, 100_000):
         material = make_exact("npo", "kl", **{**settings, "token_budget": budget, "steps": 2})
         found.append(solved(material, uneven(material)).theta)
     assert travelled(material, found[0]) > 1e-3
@@ -306,8 +307,7 @@ def test_limits_far_away_change_nothing(make_material: Make) -> None:
     assert distance(outcome.theta, free.theta) == 0.0
 
 
-@pytest.mark.parametrize("clip", [0.0, 1.0])
-@pytest.mark.parametrize("learning_rate", [1e30, 1e38])
+@pytest.mark.parametrize(("clip", "learning_rate"), [(0.0, 1e38), (1.0, 1e30)])
 def test_numbers_that_are_not_finite_never_stay(clip: float, learning_rate: float, make_material: Make) -> None:
     material = make_material("ga", learning_rate=learning_rate, clip=clip, steps=12, check_every=4)
     kept: list[SolverState] = []
@@ -385,9 +385,8 @@ def frozen(state: SolverState) -> SolverState:
     return replace(state, theta=theta, good=theta, optimizer=optimizer, curve=list(state.curve))
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-def test_going_on_gives_the_same_bits(optimizer: str, make_material: Make) -> None:
-    settings = minibatches(optimizer=optimizer, steps=6, check_every=2, parameters="lora")
+def test_going_on_gives_the_same_bits(make_material: Make) -> None:
+    settings = minibatches(steps=6, check_every=2, parameters="lora")
     states: list[SolverState] = []
     whole = solved(
         material := make_material("npo", "kl", **settings),

@@ -197,8 +197,8 @@ def test_a_full_disk(writer: str, bundle: Bundle, make_config: MakeConfig, monke
     with monkeypatch.context() as patched:
         patched.setattr(weigh_module, writer, full)
         with pytest.raises(StorageError, match="No space left on device"):
-            weigh(bundle, inner(make_config), OuterConfig(rounds=2), even(bundle), "first", show=False)
+            weigh(bundle, inner(make_config), OuterConfig(rounds=1), even(bundle), "first", show=False)
     assert {path.name for path in (bundle.path / "weights").iterdir()} <= {"first.part"}
-    found = weigh(bundle, inner(make_config), OuterConfig(rounds=2), even(bundle), "first", show=False)
-    other = weigh(bundle, inner(make_config), OuterConfig(rounds=2), even(bundle), "other", show=False)
+    found = weigh(bundle, inner(make_config), OuterConfig(rounds=1), even(bundle), "first", show=False)
+    other = weigh(bundle, inner(make_config), OuterConfig(rounds=1), even(bundle), "other", show=False)
     assert found.weighted == other.weighted
