@@ -81,7 +81,7 @@ def unlearn(
 ) -> None:  # fmt: skip
     """Unlearn a forget set from the policy of BUNDLE, weighted; killed half-way, the same command goes on.
 
-    On several GPUs: accelerate launch -m u2a_core.cli unlearn …
+    On several GPUs: accelerate launch --multi_gpu -m u2a_core.cli unlearn …
 
     \b
     Example:
