@@ -123,7 +123,7 @@ def test_a_killed_run_goes_on_where_it_was_with_the_same_bits(bundle: Path, monk
         calls.append(1)
         if len(calls) == 4:
             raise KeyboardInterrupt
-        return original(*arguments, **named)  # type: ignore[arg-type]
+        return original(*arguments, **named)
 
     monkeypatch.setattr(scoring, "batch_influence", dying)
     killed = u2a(*options, "--scores", "killed")
@@ -299,7 +299,7 @@ def test_an_attention_that_refuses_the_dual_pass_is_named(bundle: Path, monkeypa
     plain = LlamaAttention.forward
 
     def fused(self: LlamaAttention, *arguments: object, **named: object) -> tuple[torch.Tensor, object]:
-        output, weights = plain(self, *arguments, **named)  # type: ignore[arg-type]
+        output, weights = plain(self, *arguments, **named)
         return Fused.apply(output), weights
 
     monkeypatch.setattr(LlamaAttention, "forward", fused)

@@ -21,7 +21,7 @@ ROWS = (
     PreferencePair((Message("user", "p6"),), "g6", "b6", "a:7", category="c6"),
 )
 SIDES = tuple(
-    SplitAssignment(split, candidate)  # type: ignore[arg-type]
+    SplitAssignment(split, candidate)
     for split, candidate in [
         ("negative", True),
         ("negative", False),

@@ -428,7 +428,7 @@ def test_choice_avoids_a_backend_that_cannot_tell_rows_apart(
 class Pair(nn.Linear):
     """A linear layer that returns its output twice."""
 
-    def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         return super().forward(inputs), inputs
 
 

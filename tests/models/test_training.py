@@ -66,7 +66,7 @@ def batches(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, torch.Tensor]]:
 
     seen: list[dict[str, torch.Tensor]] = []
 
-    class Watched(trl.SFTTrainer):  # type: ignore[misc]
+    class Watched(trl.SFTTrainer):
         def compute_loss(self, model: Any, inputs: Any, *rest: Any, **named: Any) -> Any:
             seen.append({key: value.clone() for key, value in inputs.items() if isinstance(value, torch.Tensor)})
             return super().compute_loss(model, inputs, *rest, **named)

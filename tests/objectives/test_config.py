@@ -48,7 +48,7 @@ def test_given_values_stand_and_the_rest_follows_the_objective() -> None:
     assert ObjectiveConfig("yao", alpha=0.5).settings()["alpha"] == 0.5
     assert ObjectiveConfig("yao", retention="none").settings()["alpha"] == 0.0
     with pytest.raises(FrozenInstanceError):
-        npo.beta = 1.0  # type: ignore[misc]
+        npo.beta = 1.0
 
 
 @pytest.mark.parametrize(

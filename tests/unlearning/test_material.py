@@ -78,10 +78,15 @@ def test_the_start_can_be_put_back_for_a_moment(make_material: Make, moved: Call
     material = make_material()
     moved(material)
     now = {name: one.detach().clone() for name, one in material.policy.parameters().items()}
-    with pytest.raises(KeyboardInterrupt), material.at_start():  # noqa: PT012 - raised inside
-        for name, one in material.policy.parameters().items():
-            assert torch.equal(one, material.start[name])
-        raise KeyboardInterrupt
+
+    def interrupted() -> None:
+        with material.at_start():
+            for name, one in material.policy.parameters().items():
+                assert torch.equal(one, material.start[name])
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     for name, one in material.policy.parameters().items():
         assert torch.equal(one, now[name])
         assert not torch.equal(one, material.start[name])

@@ -45,7 +45,7 @@ class Toy:
         slopes: Floats = (theta - self.points) @ (self.target - theta) / curvature
         return -slopes / len(self.points)
 
-    def retain(self, solution: Floats | None) -> float | None:  # noqa: ARG002 - there is nothing to retain
+    def retain(self, _solution: Floats | None) -> float | None:
         return None
 
     def _at(self, solution: Floats | None) -> Floats:
@@ -163,7 +163,7 @@ class Script:
     def value(self, solution: int) -> tuple[float, float]:
         return 100.0 + solution, self.script[min(solution, len(self.script) - 1)]
 
-    def gradient(self, solution: int | None, weights: Floats) -> Floats:  # noqa: ARG002 - the same everywhere
+    def gradient(self, solution: int | None, _weights: Floats) -> Floats:
         self.derived.append(solution)
         return self.slope
 
@@ -194,7 +194,7 @@ def test_a_step_that_went_too_far_is_kept_and_the_next_one_is_shorter() -> None:
     """Where the derivative at the new weights points back. Without it the toy would be walked from side to side."""
     problem = Script([1.0, 2.0, 3.0, 4.0])
     original = problem.gradient
-    problem.gradient = lambda at, weights: original(at, weights) * (-1 if at == 1 else 1)  # type: ignore[method-assign]
+    problem.gradient = lambda at, weights: original(at, weights) * (-1 if at == 1 else 1)
     found = searched(problem, rounds=4, step=0.4)
     assert [one.accepted for one in found.rounds] == [True] * 4
     assert [one.step for one in found.rounds] == [0.4, 0.4, 0.2, 0.1]
@@ -280,7 +280,7 @@ def test_the_top_share_is_chosen_anew_in_every_round() -> None:
     def turning(solution: int | None, weights: Floats) -> Floats:
         return original(solution, weights) * (1 if solution is None else -1)
 
-    problem.gradient = turning  # type: ignore[method-assign]
+    problem.gradient = turning
     found = searched(problem, rounds=2, top=0.5)
     assert np.flatnonzero(problem.asked[0]).tolist() == [1, 2, 4]
     assert problem.asked[0][[1, 2, 4]] == pytest.approx(2.0)

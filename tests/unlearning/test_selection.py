@@ -99,14 +99,14 @@ def test_the_inverse_of_a_file_is_what_it_does_not_unlearn(tmp_path: Path) -> No
 )
 def test_exactly_one_way_of_choosing(asked: dict[str, object]) -> None:
     with pytest.raises(UnlearningError, match=r"Say one of --forget-set FILE, --top .* and --all"):
-        Selection(**asked)  # type: ignore[arg-type]
+        Selection(**asked)
 
 
 @pytest.mark.parametrize("name", ["top", "random"])
 @pytest.mark.parametrize("share", [0.0, -0.1, 1.01, math.nan, math.inf])
 def test_a_share_that_is_none(name: str, share: float) -> None:
     with pytest.raises(UnlearningError, match=rf"--{name} {share} is no share: give a number above 0 and at most 1"):
-        Selection(**{name: share})  # type: ignore[arg-type]
+        Selection(**{name: share})
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])

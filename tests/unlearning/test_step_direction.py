@@ -17,7 +17,7 @@ def vector(seed: int, positive: bool = False) -> Vector:
 
 
 def inner(one: Vector, other: Vector) -> Tensor:
-    return sum((one[name] * other[name]).sum() for name in one)  # type: ignore[return-value]
+    return sum((one[name] * other[name]).sum() for name in one)
 
 
 def parallel(found: Vector, expected: Vector) -> float:

@@ -61,14 +61,12 @@ inner_options = stacked(
     click.option("--j-beta", "alignment_beta", default=0.1, show_default=True, help="β of the DPO form of J."),
     click.option("--seed", default=0, show_default=True, help="Of batches, a new LoRA, --random, and random answers."),
 )
+problem_options = stacked(selection_options, objective_options, retention_options, inner_options)
 
 
 @click.command()
 @bundle_argument
-@selection_options
-@objective_options
-@retention_options
-@inner_options
+@problem_options
 @scores_option
 @click.option("--run", "name", default="default", show_default=True, help="Name of the run.")
 @click.option("--resume", is_flag=True, help="Finish the interrupted run --run with the settings it was started with.")
@@ -127,10 +125,7 @@ def unlearn_config(
 
 @click.command()
 @bundle_argument
-@selection_options
-@objective_options
-@retention_options
-@inner_options
+@problem_options
 @click.option("--rounds", default=6, show_default=True, help="Inner problems solved at most.")
 @click.option("--choose", "choice", type=float, help="Share chosen anew by ΔPA in every round.  [default: all]")
 @click.option("--update", type=click.Choice(["exponentiated", "projected"]), default="exponentiated", show_default=True)

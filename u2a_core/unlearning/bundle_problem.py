@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from u2a_core.data.batch import collate
 from u2a_core.data.encode import token_budget_batches
 from u2a_core.errors import UnlearningError
 from u2a_core.influence.alignment_gradient import EncodedPair, alignment_gradient
@@ -109,8 +108,8 @@ class BundleProblem:
         with Progress("influence", len(members), show=self.show) as progress:
             for part in token_budget_batches(padded_lengths(members), budget):
                 sequences = role_by_role([members[index] for index in part])
-                batch = collate(sequences, material.policy.tokenizer.pad_token_id).to(material.policy.device)
-                reference = self._reference(part)
+                batch = material.batch(sequences)
+                reference = material.reference_tokens([self.ids[index] for index in part])
                 found = batch_influence(mode, batch, material.objective, norm / len(members), reference, tokens=False)
                 derivative[part] = found.samples.cpu().numpy()
                 progress.step(len(part))
@@ -118,14 +117,6 @@ class BundleProblem:
             bad = [self.ids[index] for index in np.flatnonzero(~np.isfinite(derivative))[:5]]
             raise UnlearningError(f"The influence of {', '.join(bad)} is not finite: lower --learning-rate.")
         return derivative
-
-    def _reference(self, part: Sequence[int]) -> Tensor | None:
-        references = self.material.references
-        if references is None:
-            return None
-        roles = range(self.material.objective.roles)
-        flat = torch.cat([references[self.ids[index]][role] for role in roles for index in part])
-        return flat.to(self.material.policy.device)
 
     def _place(self, solution: Outcome | None) -> None:
         self.material.reset(solution.theta if solution else None)

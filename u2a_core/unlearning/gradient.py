@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from u2a_core.data.batch import ResponseBatch, collate
+from u2a_core.data.batch import ResponseBatch
 from u2a_core.data.encode import EncodedResponse, token_budget_batches
 from u2a_core.influence.candidates import padded_lengths, role_by_role
 from u2a_core.influence.logprobs import logps_of, response_logits
@@ -58,7 +58,7 @@ class InnerGradient:
         candidates = [self.material.candidates[one] for one in ids]
         total, total_weight = 0.0, math.fsum(weights.values())
         for part in token_budget_batches(padded_lengths(candidates), self.material.config.token_budget):
-            batch = self._batch(role_by_role([candidates[index] for index in part]))
+            batch = self.material.batch(role_by_role([candidates[index] for index in part]))
             with self._autocast():
                 logps = logps_of(response_logits(self.material.policy.model, batch), batch)
             packed, mask = self._by_role(batch, logps, len(part))
@@ -76,12 +76,8 @@ class InnerGradient:
         return values.view(roles, samples, -1), mask.view(roles, samples, -1)
 
     def _reference(self, batch: ResponseBatch, ids: Sequence[str]) -> Tensor | None:
-        references = self.material.references
-        if references is None:
-            return None
-        roles = self.material.objective.roles
-        flat = torch.cat([references[one][role] for role in range(roles) for one in ids])
-        return self._by_role(batch, flat.to(batch.input_ids.device), len(ids))[0]
+        flat = self.material.reference_tokens(ids)
+        return None if flat is None else self._by_role(batch, flat, len(ids))[0]
 
     def _retain(self, retain: Sequence[EncodedResponse]) -> float:
         """This process's share of α Σ R_j / |B'|, backward done; 0 without a retention term."""
@@ -91,7 +87,7 @@ class InnerGradient:
         own = self.processes.share(retain)
         total = 0.0
         for part in token_budget_batches([one.length for one in own], self.material.config.token_budget):
-            batch = self._batch([own[index] for index in part])
+            batch = self.material.batch([own[index] for index in part])
             value = retention_values(self.material, batch, objective.retention, self._autocast()).sum() / len(retain)
             (objective.alpha * value).backward()
             total += float(value.detach())
@@ -104,10 +100,6 @@ class InnerGradient:
             for name, one in self.material.policy.parameters().items():
                 assert one.grad is not None  # noqa: S101 - set by `accumulate`
                 one.grad.add_(one.detach() - self.material.start[name], alpha=strength)
-
-    def _batch(self, examples: Sequence[EncodedResponse]) -> ResponseBatch:
-        policy = self.material.policy
-        return collate(examples, policy.tokenizer.pad_token_id).to(policy.device)
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.material.policy.device.type, torch.bfloat16, enabled=self.material.autocast)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from u2a_core.bundle import Bundle
+from u2a_core.data.batch import ResponseBatch, collate
 from u2a_core.data.encode import EncodedResponse, ResponseEncoder
 from u2a_core.data.splits import Split
 from u2a_core.errors import UnlearningError
@@ -31,6 +32,7 @@ class Material:
 
     def __init__(self, bundle: Bundle, config: UnlearnConfig, show: bool = True) -> None:
         self.bundle, self.config, self.show = bundle, config, show
+        self._pairs: dict[Split, list[EncodedPair]] = {}
         self.objective: ForgettingObjective = forgetting_objective(config.objective)
         if "retain" in self.objective.needs and not bundle.pairs.retain:
             raise UnlearningError(
@@ -69,8 +71,21 @@ class Material:
         return [self.encoder.encode(one.id, one.prompt, one.response) for one in self.bundle.pairs.retain]
 
     def pairs(self, split: Split) -> list[EncodedPair]:
-        """The preference pairs of a split, with their log-probabilities at θ0."""
-        return encode_pairs(self.bundle.pairs.pairs_of(split), self.encoder, self.reference)
+        """The preference pairs of a split, with their log-probabilities at θ0; encoded once."""
+        if split not in self._pairs:
+            self._pairs[split] = encode_pairs(self.bundle.pairs.pairs_of(split), self.encoder, self.reference)
+        return self._pairs[split]
+
+    def batch(self, examples: Sequence[EncodedResponse]) -> ResponseBatch:
+        """`examples` as one padded batch on the policy's device."""
+        return collate(examples, self.policy.tokenizer.pad_token_id).to(self.policy.device)
+
+    def reference_tokens(self, ids: Sequence[str]) -> Tensor | None:
+        """log π°(y_t) of every response token of `ids`, role by role, [M]; None where the objective needs none."""
+        if self.references is None:
+            return None
+        flat = [self.references[one][role] for role in range(self.objective.roles) for one in ids]
+        return torch.cat(flat).to(self.policy.device)
 
     def reference(self, encoded: Sequence[EncodedResponse]) -> list[Tensor]:
         """log π°(y_t) of every response token of `encoded`, from the cache where it is there."""

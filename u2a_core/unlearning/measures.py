@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import torch
 
-from u2a_core.data.batch import ResponseBatch, collate
 from u2a_core.data.encode import EncodedResponse, token_budget_batches
 from u2a_core.influence.alignment_gradient import EncodedPair
 from u2a_core.influence.logprobs import logps_of, response_logits
@@ -42,7 +41,7 @@ def measure_alignment(material: Material, pairs: Sequence[EncodedPair], processe
     with torch.no_grad():
         for part in token_budget_batches(lengths, material.config.token_budget):
             members = [own[index] for index in part]
-            batch = _batch(material, [pair.chosen for pair in members] + [pair.rejected for pair in members])
+            batch = material.batch([pair.chosen for pair in members] + [pair.rejected for pair in members])
             logps, mask = batch.pack(logps_of(response_logits(material.policy.model, batch), batch))
             chosen, rejected = logps.double().sum(1).cpu().chunk(2)
             longer, shorter = mask.sum(1).cpu().chunk(2)
@@ -66,7 +65,7 @@ def measure_retain(
     sums = torch.zeros(2, dtype=torch.float64)
     with torch.no_grad():
         for part in token_budget_batches([one.length for one in own], material.config.token_budget):
-            batch = _batch(material, [own[index] for index in part])
+            batch = material.batch([own[index] for index in part])
             logits = response_logits(material.policy.model, batch)
             with material.at_start():
                 before = response_logits(material.policy.model, batch)
@@ -75,10 +74,6 @@ def measure_retain(
                 sums[place] += (values.double().sum(1) / mask.sum(1)).sum().cpu()
     means = _total(sums, material, processes) / len(retain)
     return RetainMeasures(*map(float, means))
-
-
-def _batch(material: Material, examples: Sequence[EncodedResponse]) -> ResponseBatch:
-    return collate(examples, material.policy.tokenizer.pad_token_id).to(material.policy.device)
 
 
 def _total(sums: torch.Tensor, material: Material, processes: Processes) -> torch.Tensor:
