@@ -38,7 +38,7 @@ from u2a_core.unlearning.measures import measure_alignment, measure_retain
 from u2a_core.unlearning.outer import OuterConfig, OuterSolver
 from u2a_core.unlearning.processes import Processes
 from u2a_core.unlearning.selection import Selection, select
-from u2a_core.unlearning.weights import Constraints, Floats
+from u2a_core.unlearning.weights import Constraints, Flags, Floats
 
 OBJECTIVES = ("ga", "graddiff", "npo", "yao")
 WAYS = ("uniform", "random quarter", "bottom quarter", "top quarter", "U2A")
@@ -53,7 +53,9 @@ def main() -> None:
         parameters="full", learning_rate=asked.learning_rate, steps=asked.steps, batch_size=asked.batch_size,
         check_every=asked.check_every, monitor=64,
     )  # fmt: skip
-    outer = OuterConfig(rounds=asked.rounds, step=asked.weight_step, retain_budget=inner.retain_budget)
+    outer = OuterConfig(
+        rounds=asked.rounds, narrow=asked.narrow, step=asked.weight_step, retain_budget=inner.retain_budget
+    )
     cells: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for objective in asked.objectives:
         config = replace(inner, objective=_objective(objective))
@@ -77,14 +79,20 @@ class SharedStart(BundleProblem):
     """The bundle's outer problem; its derivative at θ0, the same for every seed, is computed once."""
 
     first: Floats | None = None
+    solved: dict[bytes, Outcome]
 
-    def gradient(self, solution: Outcome | None, weights: Floats) -> Floats:
+    def gradient(self, solution: Outcome | None, weights: Floats, wanted: Flags) -> Floats:
         """As that of the bundle's problem."""
         if solution is not None:
-            return super().gradient(solution, weights)
+            return super().gradient(solution, weights, wanted)
         if self.first is None:
-            self.first = super().gradient(None, weights)
+            self.first = super().gradient(None, weights, wanted)
         return self.first
+
+    def solve(self, weights: Floats) -> Outcome:
+        """As that of the bundle's problem; kept, so that the answer is not solved for again."""
+        self.solved[weights.tobytes()] = super().solve(weights)
+        return self.solved[weights.tobytes()]
 
 
 class Bench:
@@ -109,7 +117,7 @@ class Bench:
             stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             return stored
         self.material.config = replace(self.config, seed=seed)
-        done = self._u2a(seed) if way == "U2A" else self._run(self._chosen(way, seed).active)
+        done = self._u2a() if way == "U2A" else self._plain(way, seed)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, done)
         return done
@@ -123,9 +131,14 @@ class Bench:
         }[way]
         return select(asked, self.bundle.pairs.forget, self.scores.table, seed)
 
-    def _run(self, weights: dict[str, float]) -> dict[str, Any]:
-        """Unlearn with `weights` and measure; `weighting_seconds` are those before this."""
-        outcome = InnerSolver(self.material, self.train).solve(weights)
+    def _plain(self, way: str, seed: int) -> dict[str, Any]:
+        """The cell of a set chosen beforehand, equal weights."""
+        weights = self._chosen(way, seed).active
+        return {**self._measured(InnerSolver(self.material, self.train).solve(weights)), "selected": len(weights)}
+
+    def _measured(self, outcome: Outcome) -> dict[str, Any]:
+        """The cell of one run."""
+        self.material.reset(outcome.theta)
         after = self._measures()
         if self.start is None:
             self.material.reset()
@@ -140,20 +153,20 @@ class Bench:
             "stopped": outcome.stopped,
         }
 
-    def _u2a(self, seed: int) -> dict[str, Any]:
+    def _u2a(self) -> dict[str, Any]:
         if self.problem is None:
-            self.problem = SharedStart(self.material, self._chosen("top quarter", seed).ids, 1 / 3, show=False)
+            self.problem = SharedStart(self.material, self.material.ids, 1 / 3, show=False)
         problem = self.problem
+        problem.solved = {}
         problem.solver = InnerSolver(self.material, problem.train)
         none = np.zeros(len(problem.ids), dtype=bool)
         found = OuterSolver(problem, Constraints(none, none), self.outer).solve(np.ones(len(problem.ids)))
-        weights = {one: float(weight) for one, weight in zip(problem.ids, found.best, strict=True) if weight > 0}
         rounds = found.rounds
         return {
-            **self._run(weights),
+            **self._measured(problem.solved[found.best.tobytes()]),
             "solver unlearning seconds": sum(one.unlearning_seconds for one in rounds),
             "solver weighting seconds": sum(one.weighting_seconds for one in rounds),
-            "selected": len(weights),
+            "selected": int((found.best > 0).sum()),
             "rounds": [[one.accepted, one.alignment_train, one.alignment_aside, one.selected] for one in rounds],
         }
 
@@ -172,11 +185,12 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--objectives", nargs="+", choices=OBJECTIVES, default=list(OBJECTIVES))
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
-    parser.add_argument("--learning-rate", type=float, default=1e-4)
-    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--learning-rate", type=float, default=2e-4)
+    parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--check-every", type=int, default=10)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--check-every", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--narrow", type=float, default=0.05)
     parser.add_argument("--weight-step", type=float, default=0.5)
     return parser.parse_args()
 
@@ -208,17 +222,19 @@ def _report(
         f"{torch.__version__}, float32. {sizes['forget']} candidates, {sizes['pa_train']} pairs in `pa_train`, "
         f"{sizes['pa_test']} in `pa_test`. Every run: AdamW, learning rate {inner.learning_rate:g}, {inner.steps} "
         f"steps of {inner.batch_size} examples, every parameter, retain budget {inner.retain_budget:g} and trust "
-        f"region {inner.trust_region:g} nats per token. U2A: {outer.rounds} inner problems at most, from "
-        f"the top quarter on, exponentiated gradient with η = {outer.step:g}, steps judged by a third of `pa_train`.",
+        f"region {inner.trust_region:g} nats per token. U2A: {outer.rounds} inner problems at most; "
+        f"all candidates first, then the better half by ΔPA and so on down to {outer.narrow:g} while J rises, then "
+        f"exponentiated gradient with η = {outer.step:g}; every proposal judged by a third of `pa_train`.",
         "",
         f"Mean over {seeds} seeds and half of its 95 % interval (Student's t). On `pa_test`: J gain in nats per pair "
         f"(J is log ½ before), accuracy ({first['accuracy before']:.3f} before), margin in nats. Retain NLL in nats "
         f"per token ({first['retain NLL before']:.3f} before). Seconds of the run itself; for U2A, in brackets, of its "
-        "search: unlearning + weighting. *kept*: the step whose weights are kept, less than the number of steps where "
+        "search: unlearning + weighting. *chosen*: examples that were unlearned. "
+        "*kept*: the step whose weights are kept, less than the number of steps where "
         "a limit was crossed.",
         "",
-        "| objective | unlearned | J gain | accuracy | margin | retain NLL | seconds | kept |",
-        "|---|---|---:|---:|---:|---:|---:|---:|",
+        "| objective | unlearned | chosen | J gain | accuracy | margin | retain NLL | seconds | kept |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for (objective, way), runs in cells.items():
         values = [
@@ -229,7 +245,8 @@ def _report(
             spent = [mean(run[f"solver {what} seconds"] for run in runs) for what in ("unlearning", "weighting")]
             values[-1] += f" ({spent[0]:.0f} + {spent[1]:.0f})"
         kept = mean(run["kept step"] for run in runs)
-        lines.append(f"| {objective} | {way} | {' | '.join(values)} | {kept:.1f} |")
+        size = mean(run["selected"] for run in runs)
+        lines.append(f"| {objective} | {way} | {size:.0f} | {' | '.join(values)} | {kept:.1f} |")
     return "\n".join(lines) + "\n"
 
 

@@ -27,6 +27,10 @@ def problem_of(material: Material, aside: float = 0.25) -> BundleProblem:
     return BundleProblem(material, material.ids, aside, show=False)
 
 
+def every(problem: BundleProblem) -> NDArray[np.bool_]:
+    return np.ones(len(problem.ids), dtype=bool)
+
+
 def uneven(count: int) -> Floats:
     weights = np.linspace(0.2, 1.8, count)
     return weights / weights.mean()
@@ -43,7 +47,7 @@ def test_the_derivative_against_one_small_step_really_taken(objective: str, clip
     material = make_exact(objective, retention, learning_rate=rate, steps=1, alignment_beta=0.2, clip=clip)
     problem = problem_of(material)
     weights = np.ones(len(problem.ids))
-    derivative = problem.gradient(None, weights)
+    derivative = problem.gradient(None, weights, every(problem))
     found, expected = [], []
     for giver in (1, 9):
         values = []
@@ -129,7 +133,7 @@ def test_the_derivative_at_a_solution_against_per_sample_gradients(
     problem = problem_of(material)
     weights = uneven(len(problem.ids))
     solution = problem.solve(weights)
-    found = problem.gradient(solution, weights)
+    found = problem.gradient(solution, weights, every(problem))
 
     by_hand = ByHand(problem, naive_logits)
     uphill = by_hand.at(solution.theta).alignment()
@@ -162,17 +166,17 @@ def test_the_derivative_is_a_number_also_where_no_step_could_be_kept(make_materi
         solution = problem.solve(weights)
         assert solution.step == 0
         assert solution.stopped is not None
-        assert np.isfinite(problem.gradient(solution, weights)).all()
+        assert np.isfinite(problem.gradient(solution, weights, every(problem))).all()
 
 
 def test_at_the_start_and_at_a_solution_are_not_the_same(make_material: Make) -> None:
     problem = problem_of(make_material("npo", learning_rate=0.2))
     weights = uneven(len(problem.ids))
-    before = problem.gradient(None, weights)
+    before = problem.gradient(None, weights, every(problem))
     solution = problem.solve(weights)
-    after = problem.gradient(solution, weights)
+    after = problem.gradient(solution, weights, every(problem))
     assert not np.allclose(before, after, rtol=1e-2)
-    assert problem.gradient(None, weights) == pytest.approx(before, rel=1e-6)
+    assert problem.gradient(None, weights, every(problem)) == pytest.approx(before, rel=1e-6)
 
 
 def test_values_are_of_two_folds_and_pa_test_is_never_looked_at(
@@ -252,7 +256,8 @@ def test_the_order_of_the_ids_is_that_of_the_weights(make_material: Make) -> Non
     weights = uneven(5)
     one, other = straight.solve(weights), turned.solve(weights[::-1])
     assert all(torch.equal(one.theta[name], other.theta[name]) for name in one.theta)
-    assert straight.gradient(one, weights) == pytest.approx(turned.gradient(other, weights[::-1])[::-1], rel=1e-9)
+    found = straight.gradient(one, weights, every(straight))
+    assert found == pytest.approx(turned.gradient(other, weights[::-1], every(turned))[::-1], rel=1e-9)
 
 
 def test_a_derivative_that_is_not_finite_is_refused_by_id(make_material: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -266,4 +271,13 @@ def test_a_derivative_that_is_not_finite_is_refused_by_id(make_material: Make, m
 
     monkeypatch.setattr(bundle_problem, "batch_influence", broken)
     with pytest.raises(UnlearningError, match=r"influence of [0-9a-f]{16}.* is not finite: lower --learning-rate"):
-        problem.gradient(None, np.ones(len(problem.ids)))
+        problem.gradient(None, np.ones(len(problem.ids)), every(problem))
+
+
+def test_only_what_is_wanted_is_derived(make_material: Make) -> None:
+    problem = problem_of(make_material("npo"))
+    weights = np.ones(len(problem.ids))
+    wanted = np.arange(len(weights)) % 3 == 0
+    whole, part = (problem.gradient(None, weights, flags) for flags in (every(problem), wanted))
+    assert (part[~wanted] == 0).all()
+    assert part[wanted] == pytest.approx(whole[wanted] * whole.std() / whole[wanted].std(), rel=1e-5)

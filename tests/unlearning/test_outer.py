@@ -16,6 +16,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.optimize import minimize, minimize_scalar
 
+from u2a_core.errors import UnlearningError
 from u2a_core.unlearning.outer import OuterConfig, OuterSolver, OuterState
 from u2a_core.unlearning.weights import Constraints
 
@@ -38,12 +39,12 @@ class Toy:
         value = -0.5 * float(np.square(self._at(solution) - self.target).sum())
         return value, value
 
-    def gradient(self, solution: Floats | None, weights: Floats) -> Floats:
+    def gradient(self, solution: Floats | None, weights: Floats, wanted: NDArray[np.bool_]) -> Floats:
         """−(1/n) ∇Jᵀ H⁻¹ ∇φ_i."""
         theta = self._at(solution)
         curvature = weights.mean() + self.damping
         slopes: Floats = (theta - self.points) @ (self.target - theta) / curvature
-        return -slopes / len(self.points)
+        return np.where(wanted, -slopes / len(self.points), 0.0)
 
     def retain(self, _solution: Floats | None) -> float | None:
         return None
@@ -80,7 +81,9 @@ def test_the_gradient_of_the_toy_itself() -> None:
         (toy.value(toy.solve(weights + nudge))[0] - toy.value(toy.solve(weights - nudge))[0]) / 2e-5
         for nudge in 1e-5 * np.eye(5)
     ]
-    assert toy.gradient(toy.solve(weights), weights) == pytest.approx(np.array(numeric), rel=1e-6)
+    assert toy.gradient(toy.solve(weights), weights, np.ones(5, dtype=bool)) == pytest.approx(
+        np.array(numeric), rel=1e-6
+    )
 
 
 @pytest.mark.parametrize("update", ["exponentiated", "projected"])
@@ -163,7 +166,7 @@ class Script:
     def value(self, solution: int) -> tuple[float, float]:
         return 100.0 + solution, self.script[min(solution, len(self.script) - 1)]
 
-    def gradient(self, solution: int | None, _weights: Floats) -> Floats:
+    def gradient(self, solution: int | None, _weights: Floats, _wanted: NDArray[np.bool_]) -> Floats:
         self.derived.append(solution)
         return self.slope
 
@@ -194,7 +197,7 @@ def test_a_step_that_went_too_far_is_kept_and_the_next_one_is_shorter() -> None:
     """Where the derivative at the new weights points back. Without it the toy would be walked from side to side."""
     problem = Script([1.0, 2.0, 3.0, 4.0])
     original = problem.gradient
-    problem.gradient = lambda at, weights: original(at, weights) * (-1 if at == 1 else 1)
+    problem.gradient = lambda at, weights, wanted: original(at, weights, wanted) * (-1 if at == 1 else 1)
     found = searched(problem, rounds=4, step=0.4)
     assert [one.accepted for one in found.rounds] == [True] * 4
     assert [one.step for one in found.rounds] == [0.4, 0.4, 0.2, 0.1]
@@ -249,6 +252,69 @@ def test_weights_that_cannot_move_end_the_search() -> None:
     assert len(found.rounds) == 1
 
 
+# Narrowing
+
+SLOPE = (0.5, -1.0, 2.0, 1.0, -2.0, 0.0, 3.0, -3.0)
+
+
+def selected(problem: Script) -> list[list[int]]:
+    return [np.flatnonzero(weights).tolist() for weights in problem.asked]
+
+
+def test_the_selection_is_halved_for_as_long_as_that_is_an_improvement_then_steps_follow() -> None:
+    problem = Script([1.0, 2.0, 3.0, 2.9, 4.0, 3.0], slope=SLOPE)
+    found = searched(problem, rounds=6, narrow=0.1, step=0.1)
+    assert selected(problem) == [list(range(8)), [0, 2, 3, 6], [2, 6], [6], [2, 6], [2, 6]]
+    assert all(weights.mean() == pytest.approx(1.0) for weights in problem.asked)
+    assert [one.accepted for one in found.rounds] == [True, True, True, False, True, False]
+    assert problem.derived == [None, 2, 4], "derivatives at the solutions that were kept, none while narrowing"
+    assert problem.asked[4][6] > problem.asked[4][2], "a step along the derivative, within the selection"
+
+
+def test_narrowing_ends_at_the_smallest_share_and_no_derivative_is_taken_for_nothing() -> None:
+    problem = Script([1.0, 2.0, 3.0, 4.0], slope=SLOPE)
+    found = searched(problem, rounds=3, narrow=0.25)
+    assert selected(problem)[-1] == [2, 6]
+    assert problem.derived == [None], "no round is left that would use another"
+    assert found.share is None
+    problem = Script([1.0, 2.0, 3.0, 4.0], slope=SLOPE)
+    searched(problem, rounds=4, narrow=0.25, step=0.1)
+    assert selected(problem) == [list(range(8)), [0, 2, 3, 6], [2, 6], [2, 6]]
+
+
+def test_a_start_over_the_retain_budget_is_narrowed_all_the_same() -> None:
+    problem = Script([5.0, 1.0, 0.5], retain=[9.0, 0.1, 0.1], slope=SLOPE)
+    found = searched(problem, rounds=3, narrow=0.1, retain_budget=0.5)
+    assert [one.accepted for one in found.rounds] == [False, True, False]
+    assert found.best_value == 1.0
+
+
+def test_narrowing_that_was_interrupted_goes_on_the_same() -> None:
+    def run(stop: int | None) -> tuple[OuterState, list[OuterState]]:
+        states: list[OuterState] = []
+        solver = OuterSolver(simplex_toy(), constraints(5), OuterConfig(rounds=7, narrow=0.4, step=2.0))
+        return solver.solve(np.ones(5), record=lambda state: states.append(copy.deepcopy(state))), states
+
+    whole, states = run(None)
+    for state in states[:-1]:
+        solver = OuterSolver(simplex_toy(), constraints(5), OuterConfig(rounds=7, narrow=0.4, step=2.0))
+        again = solver.solve(np.ones(5), state)
+        assert [one.weights for one in again.rounds] == [one.weights for one in whole.rounds]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"narrow": 0.7}, r"--narrow 0.7 is no share to narrow to: give at most 0.5, say 0.05"),
+        ({"narrow": 0.0}, "--narrow 0"),
+        ({"narrow": 0.1, "top": 0.5}, "--choose and --narrow both decide .*: give one of them"),
+    ],
+)
+def test_bad_narrowing(settings: dict[str, float], message: str) -> None:
+    with pytest.raises(UnlearningError, match=message):
+        OuterConfig(**settings)
+
+
 def test_a_step_beyond_the_retain_budget_is_never_kept() -> None:
     problem = Script([1.0, 5.0, 2.0, 9.0], retain=[0.1, 0.51, 0.5, 0.6])
     found = searched(problem, rounds=4, retain_budget=0.5)
@@ -277,8 +343,8 @@ def test_the_top_share_is_chosen_anew_in_every_round() -> None:
     problem = Script([1.0, 2.0, 3.0], slope=(1.0, 4.0, 2.0, 0.0, 3.0, -1.0))
     original = problem.gradient
 
-    def turning(solution: int | None, weights: Floats) -> Floats:
-        return original(solution, weights) * (1 if solution is None else -1)
+    def turning(solution: int | None, weights: Floats, wanted: NDArray[np.bool_]) -> Floats:
+        return original(solution, weights, wanted) * (1 if solution is None else -1)
 
     problem.gradient = turning
     found = searched(problem, rounds=2, top=0.5)

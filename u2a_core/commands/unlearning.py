@@ -128,6 +128,9 @@ def unlearn_config(
 @problem_options
 @click.option("--rounds", default=6, show_default=True, help="Inner problems solved at most.")
 @click.option("--choose", "choice", type=float, help="Share chosen anew by ΔPA in every round.  [default: all]")
+@click.option(
+    "--narrow", type=float, help="First halve the selection, to this share at least, while J aside rises; say 0.05."
+)
 @click.option("--update", type=click.Choice(["exponentiated", "projected"]), default="exponentiated", show_default=True)
 @click.option("--weight-step", default=0.5, show_default=True, help="η, for a derivative of one standard deviation.")
 @click.option("--sparsity", default=0.0, show_default=True, help="β of β Σ √ω.")
@@ -141,8 +144,8 @@ def unlearn_config(
 @json_option
 def weigh(
     bundle: Path, name: str, restart: bool, as_json: bool, scores: str, device: str, dtype: str, attention: str,
-    rounds: int, choice: float | None, update: str, weight_step: float, sparsity: float, tolerance: float,
-    patience: int, aside: float, **settings: Any,
+    rounds: int, choice: float | None, narrow: float | None, update: str, weight_step: float, sparsity: float,
+    tolerance: float, patience: int, aside: float, **settings: Any,
 ) -> None:  # fmt: skip
     """Find the weights ω of a forget set by the U2A solver: those whose unlearning raises J most.
 
@@ -150,7 +153,7 @@ def weigh(
 
     \b
     Example:
-      u2a weigh my-bundle --all --objective npo --choose 0.25 --weights npo
+      u2a weigh my-bundle --all --objective npo --narrow 0.05 --weights npo
       u2a unlearn my-bundle --forget-set my-bundle/weights/npo/weights.jsonl --objective npo --run npo-u2a
     """
     from u2a_core.bundle import open_bundle
@@ -161,7 +164,7 @@ def weigh(
     start = chosen_examples(opened, settings, scores)
     inner = unlearn_config(opened, settings, device, dtype, attention)
     outer = OuterConfig(
-        rounds, choice, update, weight_step, sparsity, tolerance, patience, retain_budget=inner.retain_budget
+        rounds, choice, narrow, update, weight_step, sparsity, tolerance, patience, retain_budget=inner.retain_budget
     )
     outcome = run(opened, inner, outer, start, name, aside, restart)
     printed({"weights": str(outcome.path / "weights.jsonl"), **outcome.report}, as_json)

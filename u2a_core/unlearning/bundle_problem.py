@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from u2a_core.data.encode import token_budget_batches
@@ -26,7 +27,7 @@ from u2a_core.unlearning.material import Material
 from u2a_core.unlearning.measures import measure_alignment, measure_retain
 from u2a_core.unlearning.processes import Processes
 from u2a_core.unlearning.step_direction import adam_scaling, step_direction
-from u2a_core.unlearning.weights import Floats
+from u2a_core.unlearning.weights import Flags, Floats
 
 LARGEST_SAMPLE = 256  # examples that the step's direction is estimated from
 
@@ -70,8 +71,10 @@ class BundleProblem:
         self._place(solution)
         return (self._nll() or 0.0) - self.start_nll
 
-    def gradient(self, solution: Outcome | None, weights: Floats) -> Floats:
-        """dJ/dω_i at θ*(ω) on the training fold, [n], in units of its own standard deviation."""
+    def gradient(self, solution: Outcome | None, weights: Floats, wanted: Flags) -> Floats:
+        """dJ/dω_i at θ*(ω) on the training fold, [n], in units of its own standard deviation; 0 for examples not
+        `wanted`.
+        """
         self._place(solution)
         measure = alignment("dpo", self.material.config.alignment_beta)
         found = alignment_gradient(self.material.policy, self.train, measure, self.backend.token_budget, show=False)
@@ -79,8 +82,10 @@ class BundleProblem:
         step, scaling = self._step(weights), None
         if solution is not None and solution.second_moments is not None:
             scaling = adam_scaling(solution.second_moments, solution.step)
-        derivative = self._influence(step_direction(found.gradient, step, scaling))
-        return derivative / (float(derivative.std()) or 1.0)  # P and c change the unit from round to round
+        derivative = np.zeros(len(self.ids))
+        places = np.flatnonzero(wanted)
+        derivative[places] = self._influence(step_direction(found.gradient, step, scaling), places)
+        return derivative / (float(derivative[places].std()) or 1.0)  # P and c change the unit from round to round
 
     def _step(self, weights: Floats) -> dict[str, Tensor] | None:
         """g, the inner objective's gradient over a weighted sample; None where a step is as long as the gradient."""
@@ -98,23 +103,24 @@ class BundleProblem:
         norm = float(torch.stack([one.double().square().sum() for one in found.values()]).sum().sqrt())
         return found if config.optimizer == "adamw" or 0 < config.clip < norm else None
 
-    def _influence(self, direction: dict[str, Tensor]) -> Floats:
-        """−⟨v, ∇φ_i⟩ / n of every candidate, where the model is now."""
+    def _influence(self, direction: dict[str, Tensor], places: NDArray[np.int64]) -> Floats:
+        """−⟨v, ∇φ_i⟩ / n of the candidates at `places`, where the model is now."""
         material, budget = self.material, self.backend.token_budget
         unit, norm = unit_direction(direction)
         mode = make_backend(self.backend.name, material.policy.model, unit)
-        members = [material.candidates[one] for one in self.ids]
-        derivative = np.zeros(len(self.ids))
+        ids = [self.ids[place] for place in places]
+        members = [material.candidates[one] for one in ids]
+        derivative = np.zeros(len(ids))
         with Progress("influence", len(members), show=self.show) as progress:
             for part in token_budget_batches(padded_lengths(members), budget):
                 sequences = role_by_role([members[index] for index in part])
                 batch = material.batch(sequences)
-                reference = material.reference_tokens([self.ids[index] for index in part])
-                found = batch_influence(mode, batch, material.objective, norm / len(members), reference, tokens=False)
+                reference = material.reference_tokens([ids[index] for index in part])
+                found = batch_influence(mode, batch, material.objective, norm / len(self.ids), reference, tokens=False)
                 derivative[part] = found.samples.cpu().numpy()
                 progress.step(len(part))
         if not np.isfinite(derivative).all():
-            bad = [self.ids[index] for index in np.flatnonzero(~np.isfinite(derivative))[:5]]
+            bad = [ids[index] for index in np.flatnonzero(~np.isfinite(derivative))[:5]]
             raise UnlearningError(f"The influence of {', '.join(bad)} is not finite: lower --learning-rate.")
         return derivative
 
