@@ -111,7 +111,8 @@ class Bench:
 
     def cell(self, way: str, seed: int) -> dict[str, Any]:
         """One run's measures; read back where it was done before."""
-        key = settings_sha256({**self.config.asked(), "outer": asdict(self.outer), "way": way, "run": seed})
+        search = {"outer": asdict(self.outer)} if way == "U2A" else {}
+        key = settings_sha256({**self.config.asked(), **search, "way": way, "run": seed})
         path = self.bundle.cache_folder / "weighting" / f"{self.bundle.hash[:16]}-{key[:20]}.json"
         if path.is_file():
             stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -189,8 +190,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--check-every", type=int, default=5)
-    parser.add_argument("--rounds", type=int, default=6)
-    parser.add_argument("--narrow", type=float, default=0.05)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--narrow", type=float, default=0.125)
     parser.add_argument("--weight-step", type=float, default=0.5)
     return parser.parse_args()
 

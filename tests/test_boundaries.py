@@ -7,7 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 WITHOUT_TORCH = ("store", "figures", "dashboard")
-ENGINE = ("data", "models", "objectives", "influence", "unlearning", "store")
+ENGINE = ("data", "models", "objectives", "influence", "unlearning", "evaluation", "store")
 
 BLOCKING = """
 import importlib, sys

@@ -105,6 +105,11 @@ class Bundle:
         return self.results / "scores"
 
     @property
+    def sketches_folder(self) -> Path:
+        """Where `u2a sketch` writes."""
+        return self.results / "sketches"
+
+    @property
     def cache_folder(self) -> Path:
         """What can be computed again."""
         return self.results / "cache"

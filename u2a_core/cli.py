@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 import u2a_core
-from u2a_core.commands import making, scoring, studio, unlearning
+from u2a_core.commands import making, scoring, sketching, studio, trust, unlearning
 from u2a_core.errors import U2AError, guarded
 
 
@@ -56,9 +56,11 @@ for command in (
     scoring.score,
     scoring.show,
     scoring.doctor,
+    sketching.sketch,
     unlearning.unlearn,
     unlearning.weigh,
     unlearning.export,
+    trust.trust,
     studio.serve,
     studio.demo,
 ):

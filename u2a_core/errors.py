@@ -36,6 +36,10 @@ class StorageError(U2AError):
     """A folder that cannot be written, or a disk that is full."""
 
 
+class StaleEditError(U2AError):
+    """An edit of a state that was changed meanwhile, by another tab or process; the message says how."""
+
+
 @contextmanager
 def guarded() -> Iterator[None]:
     """Turn what the operating system and torch raise when disk or memory run out into a `StorageError` with the

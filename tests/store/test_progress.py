@@ -107,3 +107,26 @@ def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
     path = tmp_path / "file" / "progress.jsonl"
     with pytest.raises(StorageError, match=rf"Could not write {path}"), Progress("p", 1, path, show=False) as progress:
         progress.step()
+
+
+def test_a_watcher_gets_the_lines_of_every_phase_too(
+    tmp_path: Path, wait: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, watcher = tmp_path / "progress.jsonl", tmp_path / "watcher.jsonl"
+    monkeypatch.setenv("U2A_PROGRESS", str(watcher))
+    for label, own in (("one", path), ("two", None)):
+        with Progress(label, 2, own, show=False) as progress:
+            wait(1)
+            progress.step(2, loss=0.5)
+    both = [
+        {"phase": name, "done": 2, "total": 2, "seconds": 1, "seconds_left": 0, "loss": 0.5} for name in ("one", "two")
+    ]
+    assert lines(watcher) == both
+    assert lines(path) == both[:1]
+
+
+def test_a_watcher_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "gone" / "watcher.jsonl"
+    monkeypatch.setenv("U2A_PROGRESS", str(path))
+    with pytest.raises(StorageError, match=rf"Could not write {path}"), Progress("p", 1, show=False) as progress:
+        progress.step()

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch.nn.functional import logsigmoid
 
 from u2a_core.errors import UnlearningError
-from u2a_core.unlearning import bundle_problem
+from u2a_core.influence import candidate_influence
 from u2a_core.unlearning.bundle_problem import BundleProblem
 from u2a_core.unlearning.inner import Outcome
 from u2a_core.unlearning.material import Material
@@ -262,14 +262,14 @@ def test_the_order_of_the_ids_is_that_of_the_weights(make_material: Make) -> Non
 
 def test_a_derivative_that_is_not_finite_is_refused_by_id(make_material: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     problem = problem_of(make_material())
-    original = bundle_problem.batch_influence
+    original = candidate_influence.batch_influence
 
     def broken(*arguments: Any, **named: Any) -> Any:
         found = original(*arguments, **named)
         found.samples[0] = math.nan
         return found
 
-    monkeypatch.setattr(bundle_problem, "batch_influence", broken)
+    monkeypatch.setattr(candidate_influence, "batch_influence", broken)
     with pytest.raises(UnlearningError, match=r"influence of [0-9a-f]{16}.* is not finite: lower --learning-rate"):
         problem.gradient(None, np.ones(len(problem.ids)), every(problem))
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from u2a_core.commands.estimators import estimator_settings
 from u2a_core.commands.options import (
     PARAMETERS,
     bundle_argument,
@@ -18,6 +19,7 @@ from u2a_core.commands.options import (
     scores_option,
     stacked,
 )
+from u2a_core.commands.unlearning import retention_options, run_options
 
 score_options = stacked(
     click.option("--backend", type=click.Choice(["auto", "forward", "reverse"]), default="auto", show_default=True),
@@ -35,13 +37,26 @@ score_options = stacked(
 
 @click.command()
 @bundle_argument
-@click.option("--estimator", type=click.Choice(["first_order"]), default="first_order", show_default=True)
+@click.option(
+    "--estimator",
+    type=click.Choice(["first_order", "implicit", "unrolled", "realised"]),
+    default="first_order",
+    show_default=True,
+    help="docs/estimators.md says which one to use when.",
+)
 @objective_options
 @click.option(
     "--j", "alignment", type=click.Choice(["dpo", "margin"]), default="dpo", show_default=True, help="What J is."
 )
 @click.option("--j-beta", "alignment_beta", default=0.1, show_default=True, help="β of the DPO form of J.")
 @click.option("--damping", default=1.0, show_default=True, help="λ of H = λI.")
+@click.option("--own-curvature", is_flag=True, help="implicit: with the Gauss-Newton part of the objective itself.")
+@click.option("--cg-iterations", default=50, show_default=True, help="implicit: conjugate gradients' steps at most.")
+@click.option("--cg-tolerance", default=1e-4, show_default=True, help="implicit: relative residual to reach.")
+@click.option("--curvature-sample", default=256, show_default=True, help="implicit: examples that H is taken over.")
+@click.option("--repetitions", default=1, show_default=True, help="realised: seeds to take the mean over.")
+@retention_options
+@run_options
 @click.option("--low-reward", type=float, help="Absolute τ: a token below it has a low reward.")
 @click.option("--low-reward-quantile", default=0.25, show_default=True, help="τ as a quantile of all token rewards.")
 @score_options
@@ -55,21 +70,26 @@ def score(
     """Score every negative example of BUNDLE by ΔPA; killed half-way, the same command goes on where it was.
 
     \b
-    Example:
+    Examples:
       u2a score my-bundle --objective npo --params lora --scores npo
+      u2a score my-bundle --estimator unrolled --objective npo --retention nll --optimizer sgd --learning-rate 0.05 \\
+          --steps 8 --clip 0 --deterministic --scores npo-unrolled
     """
     from u2a_core.bundle import open_bundle
     from u2a_core.influence.scoring import ScoreConfig
     from u2a_core.influence.scoring import score as run
     from u2a_core.store.scores import read_scores, summary
+    from u2a_core.store.trust import trust_told
 
     opened = open_bundle(bundle)
     settings["parameters"] = scored_parameters(opened, settings["parameters"])
     settings["objective"] = objective_config(settings)
+    estimator_settings(settings, load_options(device, dtype, attention))
     outcome = run(opened, ScoreConfig(**settings, options=load_options(device, dtype, attention)), scores, restart)
     found = read_scores(outcome.path)
     told = {"scores": str(outcome.path), "already_there": outcome.reused, "backend": outcome.backend, **summary(found)}
-    printed({**told, **{key: found.metadata[key] for key in ("truncated_examples", "units", "sign")}}, as_json)
+    told |= {key: found.metadata[key] for key in ("truncated_examples", "units", "sign")}
+    printed({**told, "trust": trust_told(opened, found.metadata).removeprefix("Trust: ")}, as_json)
 
 
 @click.command()

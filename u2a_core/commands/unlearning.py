@@ -36,15 +36,12 @@ retention_options = stacked(
     click.option("--retention", type=click.Choice(["none", "nll", "kl"]), help="R.  [default: the objective's own]"),
     click.option("--alpha", type=float, help="Weight α of R.  [default: 1; yao: ε3]"),
 )
-inner_options = stacked(
-    click.option("--params", "parameters", type=PARAMETERS, help="θ.  [default: full for scratch:, else lora]"),
-    click.option("--rank", default=8, show_default=True, help="Rank of a new LoRA."),
+run_options = stacked(
     click.option("--optimizer", type=click.Choice(["adamw", "sgd"]), default="adamw", show_default=True),
     click.option("--learning-rate", default=1e-4, show_default=True),
     click.option("--steps", default=50, show_default=True),
     click.option("--batch-size", default=32, show_default=True, help="Forget (and retain) examples a step."),
     click.option("--deterministic", is_flag=True, help="Every step takes all examples, in one fixed order."),
-    click.option("--token-budget", default=8192, show_default=True, help="Padded tokens held in memory at once."),
     click.option("--clip", default=1.0, show_default=True, help="Bound of the gradient's norm; 0: none."),
     click.option("--proximity", default=0.0, show_default=True, help="λ of (λ/2) ‖θ − θ0‖²."),
     click.option(
@@ -58,6 +55,13 @@ inner_options = stacked(
     ),
     click.option("--check-every", default=5, show_default=True, help="Steps between two checks."),
     click.option("--monitor", default=128, show_default=True, help="Pairs and retain examples measured at a check."),
+    click.option("--retain-sample", type=int, help="Retain examples that there are for the run.  [default: all]"),
+)
+inner_options = stacked(
+    click.option("--params", "parameters", type=PARAMETERS, help="θ.  [default: full for scratch:, else lora]"),
+    click.option("--rank", default=8, show_default=True, help="Rank of a new LoRA."),
+    run_options,
+    click.option("--token-budget", default=8192, show_default=True, help="Padded tokens held in memory at once."),
     click.option("--j-beta", "alignment_beta", default=0.1, show_default=True, help="β of the DPO form of J."),
     click.option("--seed", default=0, show_default=True, help="Of batches, a new LoRA, --random, and random answers."),
 )

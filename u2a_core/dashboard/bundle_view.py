@@ -9,6 +9,7 @@ import streamlit as st
 from u2a_core.bundle import open_bundle
 from u2a_core.errors import U2AError
 from u2a_core.store.scores import Scores
+from u2a_core.store.trust import trust_told
 
 # Plotly's own button would upload the figure, data-set text included, to a public server.
 PLOTLY_CONFIG: dict[str, Any] = {
@@ -43,14 +44,19 @@ def scores_choice(arguments: Sequence[str]) -> None:
 
 
 def chosen_scores() -> Scores | None:
-    """The scores chosen in the sidebar; None after saying on the page why there are none."""
+    """The scores chosen in the sidebar, after a line on how far they can be trusted; None after saying on the page why
+    there are none.
+    """
     chosen = st.session_state.get("chosen")
     if chosen is None:
         st.info("This bundle has no scores yet. In a terminal: u2a score BUNDLE; then reload this page.")
         return None
     path, name = chosen
     try:
-        return open_bundle(path).scores(name)
+        bundle = open_bundle(path)
+        scores = bundle.scores(name)
+        st.text(trust_told(bundle, scores.metadata))
+        return scores
     except U2AError as error:
         st.error("These scores cannot be shown.")
         st.text(str(error))

@@ -11,6 +11,7 @@ from u2a_core.figures.export import write_html
 from u2a_core.figures.influence import InfluenceOptions, influence_figure, paper_influence_figure
 from u2a_core.figures.low_reward import LowRewardOptions, low_reward_figure
 from u2a_core.store.scores import Scores
+from u2a_core.store.trust import trust_told
 
 FigureName = Literal["influence", "low-reward"]
 
@@ -28,7 +29,8 @@ class ShowConfig:
 def show(bundle: Bundle, scores_name: str, config: ShowConfig, out: Path) -> Scores:
     """Write the figure to `out` (light, and dark where the reader's system is); returns the scores shown."""
     scores = bundle.scores(scores_name)
-    metadata = {"bundle": bundle.reference, "scores": scores_name, **scores.metadata}
+    trust = trust_told(bundle, scores.metadata)
+    metadata = {"bundle": bundle.reference, "scores": scores_name, "trust": trust, **scores.metadata}
     if config.figure == "influence":
         draw = paper_influence_figure if config.paper_style else influence_figure
         light, dark = (draw(scores, replace(config.influence, theme=theme)) for theme in _THEMES)
@@ -36,7 +38,7 @@ def show(bundle: Bundle, scores_name: str, config: ShowConfig, out: Path) -> Sco
             light,
             out,
             title=f"Figure 1: influence of negative examples · {bundle.name}",
-            description=influence.HOW_TO_READ,
+            description=f"{influence.HOW_TO_READ} {trust}.",
             metadata=metadata,
             dark=dark,
             samples=scores.table,
@@ -49,7 +51,8 @@ def show(bundle: Bundle, scores_name: str, config: ShowConfig, out: Path) -> Sco
             )
         light, dark = (low_reward_figure(scores, replace(config.low_reward, theme=theme)) for theme in _THEMES)
         title = f"Figure 2: low-reward tokens · {bundle.name}"
-        write_html(light, out, title=title, description=low_reward.HOW_TO_READ, metadata=metadata, dark=dark)
+        told = f"{low_reward.HOW_TO_READ} {trust}."
+        write_html(light, out, title=title, description=told, metadata=metadata, dark=dark)
     else:
         raise DataError(f"There is no figure '{config.figure}'; choose influence or low-reward.")
     return scores

@@ -25,7 +25,7 @@ def score_metadata(
         "alignment_beta": config.alignment_beta,
         "alignment_pairs": len(bundle.pairs.pairs_of("pa_train")),
         "damping": config.damping,
-        "units": f"nats per pair, for ω = 1 among n = {count} candidates and H = λI with λ = {config.damping:g}",
+        "units": f"nats per pair, for ω = 1 among n = {count} candidates {_meant(config)}",
         "sign": "> 0: unlearning the example helps alignment; < 0: it hurts",
         "n": count,
         "seed": config.seed,
@@ -38,3 +38,17 @@ def score_metadata(
         "versions": {name: version(name) for name in ("torch", "transformers", "peft")} | {"u2a": u2a_core.__version__},
         "asked": asked,
     }
+
+
+def _meant(config: ScoreConfig) -> str:
+    """What the estimator's numbers are, in words."""
+    run = config.run
+    if config.estimator == "implicit" and config.implicit is not None:
+        own = " + the objective's own Gauss-Newton part" if config.implicit.own_part else ""
+        return f"and H = λI + α·GGN of the retain KL{own} with λ = {config.damping:g} and α = {config.implicit.alpha:g}"
+    if run is not None:
+        told = f"{run.steps} {run.optimizer} steps of {run.learning_rate:g}"
+        if config.estimator == "unrolled":
+            return f"and the exact derivative of J after {told} with every ω = 1"
+        return f"and J after {told} on all of them less J after the same run without the example"
+    return f"and H = λI with λ = {config.damping:g}"

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,6 +14,9 @@ from u2a_core.data.encode import EncodedResponse
 from u2a_core.data.pairs import Message
 from u2a_core.data.table import Example
 from u2a_core.errors import ScoringError
+from u2a_core.influence.candidates import Roles
+from u2a_core.influence.score_config import ScoreConfig
+from u2a_core.store.scores import write_scores
 
 
 @dataclass(frozen=True)
@@ -87,6 +92,26 @@ def score_table(
             }
         )
     return pd.DataFrame(rows)
+
+
+def write_scored(
+    path: Path,
+    config: ScoreConfig,
+    examples: Sequence[Example],
+    roles: Sequence[Roles],
+    parts: Sequence[SampleParts],
+    rewards: Sequence[NDArray[np.float32]] | None,
+    metadata: dict[str, Any],
+) -> None:
+    """Write the Scores file of `parts`, one an example; what the rows themselves say is added to `metadata`."""
+    threshold = low_reward_threshold(rewards, config.low_reward, config.low_reward_quantile)
+    table = score_table(examples, [own for own, *_ in roles], parts, rewards, threshold)
+    counts = {
+        "low_reward_threshold": threshold,
+        "truncated_examples": int((table["truncated"] > 0).sum()),
+        "truncated_alternatives": sum(other.truncated > 0 for _, *others in roles for other in others),
+    }
+    write_scores(path, table, metadata | counts)
 
 
 def transcript(prompt: tuple[Message, ...]) -> str:

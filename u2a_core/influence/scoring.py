@@ -4,9 +4,10 @@ Resumable: every finished batch lies on disk, and a run that was killed goes on 
 end.
 """
 
+import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +24,23 @@ from u2a_core.influence.alignment_pairs import encode_pairs
 from u2a_core.influence.backends import BackendChoice, choose_backend, make_backend
 from u2a_core.influence.candidate_rewards import candidate_rewards, stored_tensors
 from u2a_core.influence.candidates import encode_candidates, padded_lengths, role_by_role
+from u2a_core.influence.curvature import Forgetting
 from u2a_core.influence.directional import DirectionalBackend, unit_direction
 from u2a_core.influence.first_order import batch_influence, curvature_solution, is_finite
+from u2a_core.influence.implicit import implicit_direction
 from u2a_core.influence.reference import reference_logps
+from u2a_core.influence.run_scores import RunScores
 from u2a_core.influence.score_config import ScoreConfig
 from u2a_core.influence.score_metadata import score_metadata
-from u2a_core.influence.score_table import SampleParts, low_reward_threshold, score_table, split_samples
+from u2a_core.influence.score_table import SampleParts, split_samples, write_scored
 from u2a_core.models.loading import LoadOptions
 from u2a_core.models.policy import Policy, load_policy
 from u2a_core.objectives.alignment import alignment
 from u2a_core.objectives.forgetting import forgetting_objective
-from u2a_core.store.files import remove, replacing, writable_folder
+from u2a_core.store.files import remove, replacing, writable_folder, write_json
 from u2a_core.store.progress import Progress
 from u2a_core.store.run_folder import RunFolder
-from u2a_core.store.scores import read_scores, write_scores
+from u2a_core.store.scores import read_scores
 
 __all__ = ["ScoreConfig", "ScoreOutcome", "score"]
 
@@ -71,7 +75,10 @@ def score(
         if there == path:  # else they came with a bundle that may only be read, and are computed anew beside it
             return ScoreOutcome(path, True, done["backend"])
     with RunFolder(folder, asked) as run:
-        backend = _Job(bundle, config, run, show).run(path)
+        if config.run is not None:
+            backend = RunScores(bundle, config, config.run, run, show).write(path)
+        else:
+            backend = _Job(bundle, config, run, show).run(path)
         run.finish()
     return ScoreOutcome(path, False, backend)
 
@@ -115,6 +122,7 @@ class _Job:
             }
             run.start(resolved)
         self.resolved = resolved
+        self.solved: dict[str, Any] = {}  # what the metadata say of the direction
         self.choice = BackendChoice(resolved["name"], resolved["token_budget"], resolved["reason"])
 
     def run(self, path: Path) -> dict[str, Any]:
@@ -130,21 +138,12 @@ class _Job:
         )
         value, gradient = self._gradient()
         parts, norm = self._influence(gradient)
-        threshold = low_reward_threshold(rewards, self.config.low_reward, self.config.low_reward_quantile)
-        table = score_table(self.candidates, self.encoded, parts, rewards, threshold)
-        write_scores(
-            path,
-            table,
-            score_metadata(self.bundle, self.config, self.policy, self.resolved, self.run_folder.asked, len(table))
-            | {
-                "low_reward_threshold": threshold,
-                "alignment_value": value,
-                "gradient_norm": norm,
-                "truncated_examples": int((table["truncated"] > 0).sum()),
-                "truncated_alternatives": sum(other.truncated > 0 for _, *others in self.roles for other in others),
-                "seconds": round(time.monotonic() - self.began, 3),
-            },
+        metadata = score_metadata(
+            self.bundle, self.config, self.policy, self.resolved, self.run_folder.asked, len(parts)
         )
+        told = {"alignment_value": value, "gradient_norm": norm, **self.solved}
+        told["seconds"] = round(time.monotonic() - self.began, 3)
+        write_scored(path, self.config, self.candidates, self.roles, parts, rewards, metadata | told)
         return self.resolved
 
     def _options(self) -> LoadOptions:
@@ -174,9 +173,30 @@ class _Job:
             self.policy, self.bundle.policy_hash, encoded, self.choice.token_budget, cache, self.show
         )
 
+    def _direction(self, gradient: dict[str, Tensor]) -> dict[str, Tensor]:
+        """v = H⁻¹∇J; the implicit one from the run folder where an earlier attempt found it."""
+        implicit = self.config.implicit
+        if implicit is None:
+            return curvature_solution(gradient, self.config.damping)
+        path, report = (self.run_folder.path / f"direction.{kind}" for kind in ("safetensors", "json"))
+        if not report.is_file():
+            retain = [self.encoder.encode(one.id, one.prompt, one.response) for one in self.bundle.pairs.retain]
+            references = self._references() if "reference" in self.objective.needs else None
+            found, told = implicit_direction(
+                self.policy, gradient, replace(implicit, damping=self.config.damping), retain,
+                Forgetting(self.objective, self.roles, references), self.choice.token_budget,
+                self.run_folder.path / "direction-checkpoint.safetensors", show=self.show,
+            )  # fmt: skip
+            with replacing(path) as part:
+                save_file({key: one.contiguous() for key, one in found.items()}, part)
+            write_json(report, told)
+        self.solved = {"implicit": json.loads(report.read_text(encoding="utf-8"))}
+        stored = load_file(path, device=str(self.policy.device))
+        return {name: stored[name] for name in gradient}  # the same order gives the same sums
+
     def _influence(self, gradient: dict[str, Tensor]) -> tuple[list[SampleParts], float]:
         """ΔPA of every candidate, batch by batch, and ‖v‖; finished batches are read back."""
-        direction, norm = unit_direction(curvature_solution(gradient, self.config.damping))
+        direction, norm = unit_direction(self._direction(gradient))
         backend = make_backend(self.choice.name, self.policy.model, direction)
         references = self._references() if "reference" in self.objective.needs else None
         batches = token_budget_batches(padded_lengths(self.roles), self.choice.token_budget)

@@ -1,9 +1,12 @@
 """Progress of long work: a bar with an estimate on the terminal, and lines in `progress.jsonl` for whoever watches the
 folder.
+
+The environment variable `U2A_PROGRESS` names one more file for the lines of every phase: how a job follows its command.
 """
 
 import json
 import math
+import os
 import sys
 import time
 from pathlib import Path
@@ -14,12 +17,15 @@ from tqdm import tqdm
 
 from u2a_core.store.files import unwritable
 
+WATCHER = "U2A_PROGRESS"
+
 
 class Progress:
     """One phase of `total` units. `path` (optional) receives a JSON line at most twice a second, and at the end."""
 
     def __init__(self, label: str, total: int, path: Path | None = None, show: bool = True, done: int = 0) -> None:
-        self._label, self._total, self._path = label, total, path
+        self._label, self._total = label, total
+        self._paths = [Path(one) for one in (path, os.environ.get(WATCHER)) if one]
         self._start, self._first, self._done, self._written = time.monotonic(), done, done, 0.0
         interval = 0.1 if sys.stderr.isatty() else 10.0
         self._bar = tqdm(
@@ -37,12 +43,11 @@ class Progress:
         self._done += amount
         self._bar.update(amount)
         now = time.monotonic()
-        if self._path and (now - self._written > 0.5 or self._done >= self._total):
+        if self._paths and (now - self._written > 0.5 or self._done >= self._total):
             self._written = now
             self._write(values)
 
     def _write(self, values: dict[str, Any]) -> None:
-        assert self._path is not None  # noqa: S101 - callers check
         elapsed = time.monotonic() - self._start
         fresh = self._done - self._first
         left = elapsed / fresh * (self._total - self._done) if fresh else None
@@ -57,11 +62,12 @@ class Progress:
                 for key, value in values.items()
             },
         }
-        try:
-            with self._path.open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps(line) + "\n")
-        except OSError as error:
-            raise unwritable(self._path, error) from error
+        for path in self._paths:
+            try:
+                with path.open("a", encoding="utf-8") as stream:
+                    stream.write(json.dumps(line) + "\n")
+            except OSError as error:
+                raise unwritable(path, error) from error
 
     def __enter__(self) -> "Progress":
         return self

@@ -9,18 +9,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from u2a_core.data.encode import token_budget_batches
 from u2a_core.errors import UnlearningError
 from u2a_core.influence.alignment_gradient import EncodedPair, alignment_gradient
-from u2a_core.influence.backends import choose_backend, make_backend
-from u2a_core.influence.candidates import padded_lengths, role_by_role
-from u2a_core.influence.directional import unit_direction
-from u2a_core.influence.first_order import batch_influence
+from u2a_core.influence.candidate_influence import CandidateInfluence
 from u2a_core.objectives.alignment import alignment
-from u2a_core.store.progress import Progress
 from u2a_core.unlearning.batches import step_examples
 from u2a_core.unlearning.inner import InnerSolver, Outcome, drawn
 from u2a_core.unlearning.material import Material
@@ -48,9 +42,7 @@ class BundleProblem:
         self.train = [pairs[index] for index in sorted(order[count:])]
         self.solver = InnerSolver(material, self.train, show=show)
         self.start_nll = self._nll()
-        sequences = role_by_role([material.candidates[one] for one in self.ids])
-        roles = material.objective.roles
-        self.backend = choose_backend("auto", False, material.policy, sequences, material.config.token_budget, roles)
+        self.influence = CandidateInfluence(material, self.ids, show)
 
     def solve(self, weights: Floats) -> Outcome:
         """θ*(ω) by the inner solver; the model is left there."""
@@ -77,14 +69,16 @@ class BundleProblem:
         """
         self._place(solution)
         measure = alignment("dpo", self.material.config.alignment_beta)
-        found = alignment_gradient(self.material.policy, self.train, measure, self.backend.token_budget, show=False)
+        found = alignment_gradient(
+            self.material.policy, self.train, measure, self.influence.choice.token_budget, show=False
+        )
         self._place_midway(solution)
         step, scaling = self._step(weights), None
         if solution is not None and solution.second_moments is not None:
             scaling = adam_scaling(solution.second_moments, solution.step)
         derivative = np.zeros(len(self.ids))
         places = np.flatnonzero(wanted)
-        derivative[places] = self._influence(step_direction(found.gradient, step, scaling), places)
+        derivative[places] = self.influence.along(step_direction(found.gradient, step, scaling), places.tolist())
         return derivative / (float(derivative[places].std()) or 1.0)  # P and c change the unit from round to round
 
     def _step(self, weights: Floats) -> dict[str, Tensor] | None:
@@ -102,27 +96,6 @@ class BundleProblem:
             one.grad = None
         norm = float(torch.stack([one.double().square().sum() for one in found.values()]).sum().sqrt())
         return found if config.optimizer == "adamw" or 0 < config.clip < norm else None
-
-    def _influence(self, direction: dict[str, Tensor], places: NDArray[np.int64]) -> Floats:
-        """−⟨v, ∇φ_i⟩ / n of the candidates at `places`, where the model is now."""
-        material, budget = self.material, self.backend.token_budget
-        unit, norm = unit_direction(direction)
-        mode = make_backend(self.backend.name, material.policy.model, unit)
-        ids = [self.ids[place] for place in places]
-        members = [material.candidates[one] for one in ids]
-        derivative = np.zeros(len(ids))
-        with Progress("influence", len(members), show=self.show) as progress:
-            for part in token_budget_batches(padded_lengths(members), budget):
-                sequences = role_by_role([members[index] for index in part])
-                batch = material.batch(sequences)
-                reference = material.reference_tokens([ids[index] for index in part])
-                found = batch_influence(mode, batch, material.objective, norm / len(self.ids), reference, tokens=False)
-                derivative[part] = found.samples.cpu().numpy()
-                progress.step(len(part))
-        if not np.isfinite(derivative).all():
-            bad = [ids[index] for index in np.flatnonzero(~np.isfinite(derivative))[:5]]
-            raise UnlearningError(f"The influence of {', '.join(bad)} is not finite: lower --learning-rate.")
-        return derivative
 
     def _place(self, solution: Outcome | None) -> None:
         self.material.reset(solution.theta if solution else None)

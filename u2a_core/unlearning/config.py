@@ -22,7 +22,7 @@ class UnlearnConfig:
     `clip` bounds the gradient's norm (0: not). Every `check_every` steps the retain NLL may lie at most
     `retain_budget` nats per token above its start and the KL to the original at most `trust_region` (None: no limit);
     else the run ends with its last good weights. `monitor`: how many pairs and retain examples are measured at a
-    check.
+    check. `retain_sample`: how many retain examples there are for the run, drawn by `seed` (None: all).
     """
 
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
@@ -40,6 +40,7 @@ class UnlearnConfig:
     trust_region: float | None = 0.5
     check_every: int = 5
     monitor: int = 128
+    retain_sample: int | None = None
     alignment_beta: float = 0.1
     seed: int = 0
     options: LoadOptions = field(default_factory=LoadOptions)
@@ -48,9 +49,10 @@ class UnlearnConfig:
         for name, known in (("optimizer", OPTIMIZERS), ("parameters", PARAMETERS)):
             if getattr(self, name) not in known:
                 raise UnlearningError(f"{_option(name)} {getattr(self, name)} is unknown; choose {' or '.join(known)}.")
-        for name in ("rank", "steps", "batch_size", "token_budget", "check_every", "monitor"):
-            if getattr(self, name) < 1:
-                raise UnlearningError(f"{_option(name)} must be at least 1; it is {getattr(self, name)}.")
+        for name in ("rank", "steps", "batch_size", "token_budget", "check_every", "monitor", "retain_sample"):
+            count = getattr(self, name)
+            if count is not None and count < 1:
+                raise UnlearningError(f"{_option(name)} must be at least 1; it is {count}.")
         for name in ("learning_rate", "alignment_beta", "retain_budget", "trust_region"):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):
@@ -63,7 +65,9 @@ class UnlearnConfig:
     def asked(self) -> dict[str, Any]:
         """Everything that decides the outcome, as plain JSON values."""
         plain: Mapping[str, Any] = asdict(self)
-        return {**plain, "objective": self.objective.settings()}
+        sampled = {} if self.retain_sample is None else {"retain_sample": self.retain_sample}
+        named = {name: value for name, value in plain.items() if name != "retain_sample"}
+        return {**named, **sampled, "objective": self.objective.settings()}
 
 
 def _option(name: str) -> str:

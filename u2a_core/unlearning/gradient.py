@@ -5,7 +5,7 @@ value and gradient do not depend on how the step is cut into parts, nor on how m
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -54,20 +54,24 @@ class InnerGradient:
 
     def _forget(self, weights: Mapping[str, float]) -> float:
         """This process's share of Σ ω_i φ_i / Σ ω_i, backward done."""
-        ids = self.processes.share(list(weights))
-        candidates = [self.material.candidates[one] for one in ids]
         total, total_weight = 0.0, math.fsum(weights.values())
+        for ids, values in self.forget_parts(self.processes.share(list(weights))):
+            omega = values.new_tensor([weights[one] for one in ids])
+            loss = (omega * values).sum() / total_weight
+            loss.backward()
+            total += float(loss.detach())
+        return total
+
+    def forget_parts(self, ids: Sequence[str]) -> Iterator[tuple[list[str], Tensor]]:
+        """Some of `ids`, and their φ_i, [N], differentiable in θ; part by part until all have come."""
+        candidates = [self.material.candidates[one] for one in ids]
         for part in token_budget_batches(padded_lengths(candidates), self.material.config.token_budget):
             batch = self.material.batch(role_by_role([candidates[index] for index in part]))
             with self._autocast():
                 logps = logps_of(response_logits(self.material.policy.model, batch), batch)
             packed, mask = self._by_role(batch, logps, len(part))
-            values = self.material.objective.loss(packed, mask, self._reference(batch, [ids[index] for index in part]))
-            omega = values.new_tensor([weights[ids[index]] for index in part])
-            loss = (omega * values).sum() / total_weight
-            loss.backward()
-            total += float(loss.detach())
-        return total
+            members = [ids[index] for index in part]
+            yield members, self.material.objective.loss(packed, mask, self._reference(batch, members))
 
     def _by_role(self, batch: ResponseBatch, flat: Tensor, samples: int) -> tuple[Tensor, Tensor]:
         """Response tokens [M] -> values and mask [R, N, T]."""
@@ -81,17 +85,21 @@ class InnerGradient:
 
     def _retain(self, retain: Sequence[EncodedResponse]) -> float:
         """This process's share of α Σ R_j / |B'|, backward done; 0 without a retention term."""
-        objective = self.material.objective
-        if objective.retention == "none" or not retain:
-            return 0.0
-        own = self.processes.share(retain)
         total = 0.0
-        for part in token_budget_batches([one.length for one in own], self.material.config.token_budget):
-            batch = self.material.batch([own[index] for index in part])
-            value = retention_values(self.material, batch, objective.retention, self._autocast()).sum() / len(retain)
-            (objective.alpha * value).backward()
+        for values in self.retain_parts(self.processes.share(retain)):
+            value = values.sum() / len(retain)
+            (self.material.objective.alpha * value).backward()
             total += float(value.detach())
         return total
+
+    def retain_parts(self, examples: Sequence[EncodedResponse]) -> Iterator[Tensor]:
+        """R_j of some of `examples`, [N], differentiable in θ; part by part; nothing without a retention term."""
+        kind = self.material.objective.retention
+        if kind == "none":
+            return
+        for part in token_budget_batches([one.length for one in examples], self.material.config.token_budget):
+            batch = self.material.batch([examples[index] for index in part])
+            yield retention_values(self.material, batch, kind, self._autocast())
 
     def _proximity(self) -> None:
         """Add λ (θ − θ0)."""

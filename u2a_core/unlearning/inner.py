@@ -25,6 +25,7 @@ from u2a_core.unlearning.gradient import InnerGradient, StepLoss
 from u2a_core.unlearning.material import Material
 from u2a_core.unlearning.measures import measure_alignment, measure_retain
 from u2a_core.unlearning.processes import Processes
+from u2a_core.unlearning.trajectory import Trajectory
 
 Item = TypeVar("Item")
 
@@ -89,11 +90,16 @@ class InnerSolver:
         self.retain = _sample(material.retain, self.config.monitor, self.config.seed)
 
     def solve(
-        self, weights: Mapping[str, float], state: SolverState | None = None, record: Recorder | None = None
+        self,
+        weights: Mapping[str, float],
+        state: SolverState | None = None,
+        record: Recorder | None = None,
+        trajectory: Trajectory | None = None,
     ) -> Outcome:
         """θ*(ω); `weights` are ω_i > 0 of the examples that are unlearned. The model is left with the solution.
 
-        `record` is called at every check that is good. Raises `UnlearningError` for an empty set and unknown ids.
+        `record` is called at every check that is good; `trajectory` is given the iterate before every step.
+        Raises `UnlearningError` for an empty set and unknown ids.
         """
         omega = self._normalised(weights)
         optimizer, state = self._begin(state)
@@ -101,7 +107,7 @@ class InnerSolver:
         stopped = None
         with Progress("unlearning", self.config.steps, show=self.show, done=state.step) as progress:
             while state.step < self.config.steps and stopped is None:
-                check, stopped = self._leg(optimizer, omega, state, progress)
+                check, stopped = self._leg(optimizer, omega, state, progress, trajectory)
                 state.curve += [check] if check else []
                 state.seconds = time.monotonic() - began
                 if stopped is None:
@@ -120,13 +126,18 @@ class InnerSolver:
         return {name: one["exp_avg_sq"] for name, one in zip(self.material.policy.theta, states, strict=True)}
 
     def _leg(
-        self, optimizer: torch.optim.Optimizer, omega: dict[str, float], state: SolverState, progress: Progress
+        self,
+        optimizer: torch.optim.Optimizer,
+        omega: dict[str, float],
+        state: SolverState,
+        progress: Progress,
+        trajectory: Trajectory | None,
     ) -> tuple[Check | None, str | None]:
         """Steps up to the next check, which says why the run must end there, if it must."""
         clock = time.monotonic()
         losses: list[float] = []
         while not losses or (state.step % self.config.check_every and state.step < self.config.steps):
-            loss = self._step(optimizer, omega, state.step)
+            loss = self._step(optimizer, omega, state.step, trajectory)
             state.step += 1
             losses.append(loss.forget)
             progress.step()
@@ -164,12 +175,16 @@ class InnerSolver:
             )
         return optimizer, SolverState(0, start, start, 0, optimizer.state_dict(), [first])
 
-    def _step(self, optimizer: torch.optim.Optimizer, omega: dict[str, float], step: int) -> StepLoss:
+    def _step(
+        self, optimizer: torch.optim.Optimizer, omega: dict[str, float], step: int, trajectory: Trajectory | None
+    ) -> StepLoss:
         retain = self.material.retain
         if not self.config.deterministic:
             omega = step_examples(omega, step, self.config.batch_size, f"{self.config.seed}:forget")
             retain = drawn(tuple(retain), step, self.config.batch_size, f"{self.config.seed}:retain")
         loss = self.gradient.accumulate(omega, retain)
+        if trajectory is not None:
+            trajectory.append(self.material.policy.parameters(), optimizer)
         if self.config.clip:
             torch.nn.utils.clip_grad_norm_(self.material.policy.parameters().values(), self.config.clip)
         optimizer.step()

@@ -4,6 +4,7 @@ Log-probabilities at θ0 come from the bundle's cache. Logits at θ0 (for the KL
 put back for the moment: there is never a second model in memory.
 """
 
+import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -67,8 +68,13 @@ class Material:
 
     @cached_property
     def retain(self) -> list[EncodedResponse]:
-        """The retain examples."""
-        return [self.encoder.encode(one.id, one.prompt, one.response) for one in self.bundle.pairs.retain]
+        """The retain examples: all, or as many as the configuration says."""
+        examples = self.bundle.pairs.retain
+        count = self.config.retain_sample
+        if count is not None and count < len(examples):
+            order = random.Random(f"{self.config.seed}:retain")  # noqa: S311 - a sample, not a secret
+            examples = tuple(examples[index] for index in sorted(order.sample(range(len(examples)), count)))
+        return [self.encoder.encode(one.id, one.prompt, one.response) for one in examples]
 
     def pairs(self, split: Split) -> list[EncodedPair]:
         """The preference pairs of a split, with their log-probabilities at θ0; encoded once."""

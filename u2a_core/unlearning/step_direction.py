@@ -10,12 +10,10 @@ Without c the weights would pile up on a few examples with long gradients, and a
 noise. A plain SGD step has v = ∇J, which is Proposition 4.2 of arXiv 2504.06659 with H = λI.
 """
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 
-Vector = Mapping[str, Tensor]
+from u2a_core.influence.vectors import Vector, inner
 
 
 def step_direction(ascent: Vector, step: Vector | None, scaling: Vector | None = None) -> dict[str, Tensor]:
@@ -24,14 +22,9 @@ def step_direction(ascent: Vector, step: Vector | None, scaling: Vector | None =
     if step is None:
         return scaled
     moved = {name: part * scaling[name] for name, part in step.items()} if scaling else dict(step)
-    length = _inner(step, moved)
-    share = _inner(ascent, moved) / length if length > 0 else torch.zeros(())
-    return {name: scaled[name] - share.to(scaled[name]) * moved[name] for name in scaled}
-
-
-def _inner(first: Vector, second: Vector) -> Tensor:
-    """⟨a, b⟩ over all parameters, in float64."""
-    return torch.stack([(first[name].double() * second[name].double()).sum() for name in first]).sum()
+    length = inner(step, moved)
+    share = inner(ascent, moved) / length if length > 0 else 0.0
+    return {name: scaled[name] - share * moved[name] for name in scaled}
 
 
 def adam_scaling(second_moments: Vector, steps: int, decay: float = 0.999, epsilon: float = 1e-8) -> dict[str, Tensor]:

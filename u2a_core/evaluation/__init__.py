@@ -1,0 +1,1 @@
+"""What really happened: predicted against realised ΔPA, in numbers and in words."""
