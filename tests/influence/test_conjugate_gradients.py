@@ -150,7 +150,7 @@ def test_negative_curvature_is_an_error_that_names_its_cure(seed: int, precondit
 def test_no_curvature_at_all_is_an_error_too() -> None:
     """H = diag(1, −1), b = (1, 1): pᵀHp = 0 at once. Its smallest eigenvalue is −1: λ = 0.5 + 1.1 · 1 = 1.6."""
     scale, right = torch.tensor([1.0, -1.0]).double(), {"x": torch.ones(2, dtype=torch.float64)}
-    with pytest.raises(ScoringError, match=r"pᵀHp/pᵀp = 0 .* more than 1: ") as refusal:
+    with pytest.raises(ScoringError, match=r"pᵀHp/pᵀp = 0 .* more than about 1: ") as refusal:
         conjugate_gradients(lambda v: {"x": scale * v["x"]}, right, None, 1e-12, 9, 0.5)
     assert cure_of(refusal.value) == pytest.approx(1.6)
 
@@ -168,6 +168,13 @@ def test_a_product_that_is_not_finite_is_an_error(value: float) -> None:
     matrix[3, 3] = value
     with pytest.raises(ScoringError, match="not finite in iteration 1"):
         solve(matrix, random_vector(0))
+
+
+def test_a_true_residual_that_is_not_finite_is_an_error() -> None:
+    """The iteration goes well, and the product with its solution does not."""
+    answers = iter([1.0, math.nan])
+    with pytest.raises(ScoringError, match="not finite in iteration 1"):
+        conjugate_gradients(lambda v: vectors(next(answers) * flat(v)), vectors(random_vector(0)), None, 1e-6, 9, 0.5)
 
 
 def test_no_right_side_has_no_solution_to_look_for() -> None:

@@ -35,7 +35,7 @@ THETA = {
     "full": ("model.layers.0.input_layernorm.weight", "model.layers.1.self_attn.k_proj.weight"),
     "lora": ("layers.0.self_attn.v_proj.lora_A", "layers.0.self_attn.v_proj.lora_B", "layers.1.mlp.up_proj.lora_B"),
 }
-EXACT = ImplicitConfig(alpha=0.8, damping=0.05, tolerance=1e-12, iterations=400)
+EXACT = ImplicitConfig(alpha=0.8, damping=0.1, tolerance=1e-9, iterations=200)
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Problem:
     gradient: Vectors
 
     def solve(self, config: ImplicitConfig = EXACT, **changed: Any) -> tuple[Vectors, dict[str, Any]]:
-        settings = {"retain": self.retain, "forgetting": self.forgetting("ga"), "token_budget": 40, **changed}
+        settings = {"retain": self.retain, "forgetting": self.forgetting("ga"), "token_budget": 1000, **changed}
         return implicit_direction(self.policy, self.gradient, config, show=False, **settings)
 
     def forgetting(self, name: str, **settings: Any) -> Forgetting:
@@ -152,6 +152,12 @@ def problem(request: pytest.FixtureRequest, make_problem: Make) -> Problem:
 
 
 @pytest.fixture(scope="module")
+def small(make_problem: Make) -> Problem:
+    """The one that is solved in fewest iterations."""
+    return make_problem("full")
+
+
+@pytest.fixture(scope="module")
 def hessian(problem: Problem) -> Tensor:
     """Of the retain KL, [P, P]."""
     return problem.retain_hessian()
@@ -161,8 +167,7 @@ def system(hessian: Tensor, config: ImplicitConfig) -> Tensor:
     return config.damping * torch.eye(len(hessian), dtype=torch.float64) + config.alpha * hessian
 
 
-@pytest.mark.parametrize("probes", [0, 8])
-@pytest.mark.parametrize("damping", [1.0, 0.05, 1e-3])
+@pytest.mark.parametrize(("damping", "probes"), [(1.0, 0), (0.1, 0), (0.1, 8)])
 def test_direction_equals_the_dense_solve(problem: Problem, hessian: Tensor, damping: float, probes: int) -> None:
     """With the preconditioner and without; the report says what was asked and what was reached."""
     config = replace(EXACT, damping=damping, probes=probes)
@@ -182,16 +187,16 @@ def test_direction_equals_the_dense_solve(problem: Problem, hessian: Tensor, dam
     assert json.loads(json.dumps(report, allow_nan=False)) == report
 
 
-@pytest.mark.parametrize("name", ["simnpo", "dpo-like", "yao"])
+@pytest.mark.parametrize("name", ["simnpo", "flat-js", "yao"])
 def test_own_part_is_added(problem: Problem, hessian: Tensor, name: str) -> None:
     """simnpo: of the response alone, ≥ 0; flat-js with an alternative, of any sign; yao: linear, nothing is added."""
-    objective = {"dpo-like": "flat-js"}.get(name, name)
-    config = replace(EXACT, damping=0.5, own_part=True)
-    forgetting = problem.forgetting(objective, **({"random_answers": 1} if name == "yao" else {}))
+    config = replace(EXACT, damping=1.0, own_part=True)
+    forgetting = problem.forgetting(name, **({"random_answers": 1} if name == "yao" else {}))
     found, report = problem.solve(config, forgetting=forgetting)
-    own = torch.zeros_like(hessian) if name == "yao" else problem.own_matrix(objective)
+    own = torch.zeros_like(hessian) if name == "yao" else problem.own_matrix(name)
     assert close(found, torch.linalg.solve(system(hessian, config) + own, flat(problem.gradient)), 1e-8)
-    assert close(found, flat(problem.solve(replace(EXACT, damping=0.5))[0]), 1e-4) == (name == "yao")
+    without = torch.linalg.solve(system(hessian, config), flat(problem.gradient))
+    assert close(found, without) == (name == "yao")
     assert report["own_part_examples"] == 4
 
 
@@ -204,18 +209,18 @@ def test_no_curvature_gives_the_gradient_over_damping(problem: Problem) -> None:
         assert report["smallest_rayleigh"] == pytest.approx(0.3)
 
 
-def test_scores_predict_the_optimum_of_the_inner_problem(problem: Problem) -> None:
+def test_scores_predict_the_optimum_of_the_inner_problem(problem: Problem, hessian: Tensor) -> None:
     """dJ(θ*(ω))/dω_i at ω = 0 is −⟨v, ∇φ_i⟩/n, with θ*(ω) = argmin (1/n) Σ ω_i φ_i + α R + (λ/2) ‖θ − θ0‖² found by
     descent on that very function, R the mean KL to the policy at θ0 over the retain examples.
     """
-    config = replace(EXACT, alpha=2.0, damping=0.02)
+    config = replace(EXACT, alpha=4.0, damping=0.08)
     v, _ = problem.solve(config)
     start = flat({name: one.detach().clone() for name, one in problem.policy.parameters().items()})
-    step, before = system(problem.retain_hessian(), config), [problem.logits(one) for one in problem.retain]
+    step, before = system(hessian, config), [problem.logits(one) for one in problem.retain]
 
     def alignment_at_optimum(example: EncodedResponse, weight: float) -> float:
         theta = start.clone()
-        for _ in range(8):
+        for _ in range(2):
             put(problem.policy, theta)
             with problem.graph() as parameters:
                 loss = weight * problem.logps(example).mean() / len(problem.candidates)
@@ -232,8 +237,8 @@ def test_scores_predict_the_optimum_of_the_inner_problem(problem: Problem) -> No
         predicted = -float(flat(v) @ slope) / len(problem.candidates)
         first_order = -float(flat(problem.gradient) @ slope) / config.damping / len(problem.candidates)
         realised = (alignment_at_optimum(own, 1e-3) - alignment_at_optimum(own, -1e-3)) / 2e-3
-        assert realised == pytest.approx(predicted, rel=1e-3)
-        assert realised != pytest.approx(first_order, rel=0.1)
+        assert realised == pytest.approx(predicted, rel=1e-4)
+        assert realised != pytest.approx(first_order, rel=0.05)
 
 
 def put(policy: Policy, theta: Tensor) -> None:
@@ -268,34 +273,32 @@ def test_too_few_iterations_are_reported(problem: Problem, hessian: Tensor) -> N
     assert residual > 1e-3
 
 
-def test_no_retain_data_is_refused_with_the_remedy(problem: Problem) -> None:
+def test_no_retain_data_is_refused_with_the_remedy(small: Problem) -> None:
     with pytest.raises(ScoringError, match=r"--estimator first_order, or prepare .* retain data"):
-        problem.solve(retain=[])
+        small.solve(retain=[])
     own = replace(EXACT, damping=0.5, own_part=True)
-    found, report = problem.solve(own, retain=[], forgetting=problem.forgetting("simnpo"))
+    found, report = small.solve(own, retain=[], forgetting=small.forgetting("simnpo"))
     assert report["retain_examples"] == 0
-    matrix = 0.5 * torch.eye(problem.policy.size, dtype=torch.float64) + problem.own_matrix("simnpo")
-    assert close(found, torch.linalg.solve(matrix, flat(problem.gradient)))
+    matrix = 0.5 * torch.eye(small.policy.size, dtype=torch.float64) + small.own_matrix("simnpo")
+    assert close(found, torch.linalg.solve(matrix, flat(small.gradient)))
 
 
-def test_a_sample_stands_for_all(problem: Problem) -> None:
-    """Two of the five examples, the same ones in whatever order they come; another seed draws others."""
+def test_a_sample_stands_for_all(small: Problem) -> None:
+    """Two of four examples, the same ones in whatever order they come; another seed draws others."""
+    few, four = replace(EXACT, damping=1.0, tolerance=1e-7, sample=2), small.retain[1:]
+    pairs = {
+        names: flat(small.solve(few, retain=[four[index] for index in names])[0]) for names in combinations(range(4), 2)
+    }
     draws = set()
-    for seed in range(6):
-        config = replace(EXACT, sample=2, seed=seed)
-        found, report = problem.solve(config)
+    for seed, retain in ((0, four), (0, four[::-1]), (1, four), (2, four)):
+        found, report = small.solve(replace(few, seed=seed), retain=retain)
         assert report["retain_examples"] == 2
-        assert close(found, flat(problem.solve(config, retain=problem.retain[::-1])[0]), 1e-9)
-        pairs = [
-            names
-            for names in combinations(range(5), 2)
-            if close(found, flat(problem.solve(retain=[problem.retain[index] for index in names])[0]), 1e-9)
-        ]
-        assert len(pairs) == 1
-        draws.add(pairs[0])
-    assert len(draws) > 2
-    config = replace(EXACT, damping=0.5, own_part=True, sample=3)
-    assert problem.solve(config, forgetting=problem.forgetting("simnpo"))[1]["own_part_examples"] == 3
+        (drawn,) = [names for names, expected in pairs.items() if close(found, expected)]
+        draws.add((seed, drawn))
+    assert len(draws) == 3
+    assert len({drawn for _, drawn in draws}) > 1
+    own = replace(few, own_part=True, sample=3)
+    assert small.solve(own, forgetting=small.forgetting("simnpo"))[1]["own_part_examples"] == 3
 
 
 @pytest.mark.parametrize(
@@ -312,9 +315,9 @@ def test_a_sample_stands_for_all(problem: Problem) -> None:
         ({"sample": 0}, "sample .* at least 1"),
     ],
 )
-def test_settings_that_make_no_sense_are_refused(problem: Problem, changed: dict[str, Any], message: str) -> None:
+def test_settings_that_make_no_sense_are_refused(small: Problem, changed: dict[str, Any], message: str) -> None:
     with pytest.raises(ScoringError, match=message):
-        problem.solve(replace(EXACT, **changed))
+        small.solve(replace(EXACT, **changed))
 
 
 class KilledError(Exception):
@@ -339,7 +342,7 @@ def killed(tmp_path: Path, make_problem: Make, monkeypatch: pytest.MonkeyPatch) 
     return problem, checkpoint
 
 
-SINGLE = ImplicitConfig(damping=0.01, tolerance=1e-5, probes=2)
+SINGLE = ImplicitConfig(damping=0.05, tolerance=1e-5, probes=2)
 
 
 def resumed(problem: Problem, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Vectors, dict[str, Any], int]:
@@ -387,12 +390,17 @@ def test_an_unreadable_checkpoint_is_ignored(
     assert torch.equal(flat(found), flat(whole))
 
 
-def test_nothing_depends_on_the_budget_and_the_model_is_left_as_it_was(problem: Problem) -> None:
+def test_nothing_depends_on_the_budget(small: Problem) -> None:
+    config = ImplicitConfig(own_part=True)
+    forgetting = small.forgetting("flat-js")
+    expected = flat(small.solve(config, forgetting=forgetting, token_budget=1)[0])
+    assert close(small.solve(config, forgetting=forgetting, token_budget=1000)[0], expected, 1e-8)
+
+
+def test_the_model_is_left_as_it_was(problem: Problem) -> None:
     before = {name: one.clone() for name, one in problem.policy.model.named_parameters()}
-    config = replace(EXACT, damping=0.5, own_part=True)
-    forgetting = problem.forgetting("flat-js")
-    expected = flat(problem.solve(config, forgetting=forgetting, token_budget=1)[0])
-    assert close(problem.solve(config, forgetting=forgetting, token_budget=1000)[0], expected, 1e-10)
+    config = ImplicitConfig(own_part=True, probes=1)
+    problem.solve(config, forgetting=problem.forgetting("flat-js"))
     for name, one in problem.policy.model.named_parameters():
         assert not one.requires_grad
         assert one.grad is None

@@ -77,10 +77,12 @@ def assert_optimal(
     assert found[free].min() >= 0
     assert found[free].max() <= cap
     derivative = model(what_if, constraints, pairs, ridge)[1]
-    slope, size = derivative(found), np.abs(derivative(np.where(constraints.locked, given, 0.0))[free]).max()
-    can_rise, can_fall = free & (found < cap), free & (found > 0)
+    slope, can_rise, can_fall = derivative(found), free & (found < cap), free & (found > 0)
     if can_rise.any() and can_fall.any():
-        assert slope[can_rise].max() - slope[can_fall].min() <= 1e-5 * size
+        at_zero = derivative(np.where(constraints.locked, given, 0.0))
+        curvature = cap * (what_if.horizon / (~constraints.excluded).sum()) ** 2 * (what_if.cross**2).mean(1)
+        steepest = max(np.abs(at_zero[free]).max(), (what_if.alignment == "dpo") * curvature[free].max())
+        assert slope[can_rise].max() - slope[can_fall].min() <= 1e-5 * steepest
 
 
 # Against other solvers
@@ -253,6 +255,14 @@ def test_candidates_without_effect_and_twins() -> None:
 
 
 # What cannot be
+
+
+def test_weights_that_are_not_optimal_are_not_returned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However near: asked for more than float64 can give."""
+    monkeypatch.setattr(module, "TOLERANCE", 1e-30)
+    monkeypatch.setattr(module, "ACCEPTED", 1e-30)
+    with pytest.raises(UnlearningError, match=r"were not found.*Set a ridge, or a shorter horizon"):
+        optimal_weights(case(9, 5), np.ones(9), decisions(9), ridge=1.0)
 
 
 def test_impossible_constraints_say_what_to_do() -> None:

@@ -456,6 +456,18 @@ def test_opening_a_long_log_applies_little_of_it(tmp_path: Path, monkeypatch: py
     assert ForgetLog(tmp_path, IDS).read("mine").entries["a"] == Entry(201.0), "snapshots can be computed again"
 
 
+def test_a_loaded_set_needs_no_snapshot_and_nothing_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forget_history, "SNAPSHOT_WORK", 3)
+    log = ForgetLog(tmp_path, IDS)
+    done(log, commands.add(["a"]), commands.load({"b": Entry(), "c": Entry(2.0), "d": Entry()}, "a file"))
+    with closing(raw(tmp_path)) as connection:
+        assert connection.execute("SELECT count(*) FROM snapshots").fetchone() == (0,)
+    applied = []
+    monkeypatch.setattr(forget_history, "applied", lambda command, entries: applied.append(command.name) or entries)
+    log.read("mine")
+    assert applied == ["load"]
+
+
 def test_snapshots_never_outgrow_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The whole set is written down again only after as much work as it has examples."""
     monkeypatch.setattr(forget_history, "SNAPSHOT_WORK", 10)

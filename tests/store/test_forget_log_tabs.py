@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import datetime, timedelta, tzinfo
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -196,6 +197,40 @@ def test_two_processes_lose_no_command(tmp_path: Path) -> None:
     log = ForgetLog(tmp_path, [])
     assert sorted(log.read("mine").entries) == sorted(f"{name}-{step}" for name in "pq" for step in range(15))
     assert sorted(row.actor for row in log.history("mine")) == ["p"] * 15 + ["q"] * 15
+
+
+def test_a_file_that_another_makes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the look into the empty file and the making of its tables."""
+    look = forget_database.ForgetDatabase._is_ours
+
+    def slowly(database: forget_database.ForgetDatabase, connection: sqlite3.Connection) -> bool:
+        found = look(database, connection)
+        monkeypatch.undo()
+        ForgetLog(tmp_path, IDS).change("other", commands.add(["b"]), 0, OTHER)
+        return found
+
+    log = ForgetLog(tmp_path, IDS)
+    monkeypatch.setattr(forget_database.ForgetDatabase, "_is_ours", slowly)
+    log.change("mine", commands.add(["a"]), 0, TAB)
+    assert log.names() == ["mine", "other"]
+
+
+def test_a_file_that_others_read_while_it_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite then refuses to write ahead; the command is kept all the same, and the next one makes up for it."""
+
+    class Contended(sqlite3.Connection):
+        def execute(self, query: str, *values: object) -> sqlite3.Cursor:
+            if query.startswith("PRAGMA journal_mode"):
+                raise sqlite3.OperationalError("database is locked")
+            return super().execute(query, *values)
+
+    log = ForgetLog(tmp_path, IDS)
+    with monkeypatch.context() as patch:
+        patch.setattr(forget_database.sqlite3, "connect", partial(sqlite3.connect, factory=Contended))
+        assert log.change("mine", commands.add(["a"]), 0, TAB).version == 1
+    assert log.change("mine", commands.add(["b"]), 1, TAB).version == 2
+    with closing(raw(tmp_path)) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
 # Crashes
@@ -438,6 +473,9 @@ def test_changes_that_wait_beside_a_file_that_may_only_be_read_are_never_passed_
         ):
             ForgetLog(copy, IDS)
         copy.chmod(0o755)
+        before = digest(copy)
+        assert ForgetLog(copy, IDS, read_only=True).version("mine") == 2
+        assert digest(copy) == before, "read only means that the file stays as it is"
         assert ForgetLog(copy, IDS).version("mine") == 2
 
 

@@ -10,8 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import logsigmoid
 
-from u2a_core.errors import UnlearningError
+from u2a_core.errors import ScoringError, UnlearningError
 from u2a_core.influence import candidate_influence
+from u2a_core.influence.unrolled import unrolled
 from u2a_core.unlearning.bundle_problem import BundleProblem
 from u2a_core.unlearning.inner import Outcome
 from u2a_core.unlearning.material import Material
@@ -281,3 +282,48 @@ def test_only_what_is_wanted_is_derived(make_material: Make) -> None:
     whole, part = (problem.gradient(None, weights, flags) for flags in (every(problem), wanted))
     assert (part[~wanted] == 0).all()
     assert part[wanted] == pytest.approx(whole[wanted] * whole.std() / whole[wanted].std(), rel=1e-5)
+
+
+def test_the_unrolled_derivative_is_that_of_the_run_on_the_training_fold(make_exact: Make) -> None:
+    material = make_exact("npo", "nll", learning_rate=0.02, steps=3)
+    problem = BundleProblem(material, material.ids, 0.25, show=False, estimator="unrolled")
+    weights = uneven(len(problem.ids))
+    weights[2] = 0.0
+    wanted = np.arange(len(weights)) != 5
+    found = problem.gradient(problem.solve(weights), weights, wanted)
+    given = dict(zip(problem.ids, weights.tolist(), strict=True))
+    expected = unrolled(material, given, problem.train, show=False).derivative
+    values = np.array([expected[one] for one in problem.ids])
+    assert found[5] == 0
+    assert found[wanted] == pytest.approx(values[wanted] / values[wanted].std(), rel=1e-9)
+
+
+def test_an_exploding_sweep_is_refused_as_a_guide(make_exact: Make) -> None:
+    material = make_exact("ga", learning_rate=0.035, steps=8, proximity=100.0)
+    problem = BundleProblem(material, material.ids, 0.25, show=False, estimator="unrolled")
+    weights = np.ones(len(problem.ids))
+    solution = problem.solve(weights)
+    with pytest.raises(
+        UnlearningError, match=r"predicts nothing here: .* would be stable. Or take --estimator first_o"
+    ):
+        problem.gradient(solution, weights, every(problem))
+
+
+def test_the_implicit_derivative_sees_the_curvature(make_exact: Make) -> None:
+    found = {}
+    for estimator in ("first_order", "implicit"):
+        material = make_exact("npo", "kl", alpha=50.0, learning_rate=0.02, steps=3)
+        problem = BundleProblem(material, material.ids, 0.25, show=False, estimator=estimator)
+        weights = np.ones(len(problem.ids))
+        found[estimator] = problem.gradient(None, weights, every(problem))
+    assert np.isfinite(found["implicit"]).all()
+    assert found["implicit"].std() == pytest.approx(1.0)
+    assert not np.allclose(found["implicit"], found["first_order"], rtol=0.05)
+
+
+def test_bad_estimators(make_exact: Make) -> None:
+    with pytest.raises(UnlearningError, match="--estimator guess is unknown; choose one of first_order, implicit"):
+        BundleProblem(make_exact("ga"), ["a"], 0.25, show=False, estimator="guess")
+    material = make_exact("ga", deterministic=False)
+    with pytest.raises(ScoringError, match="say --deterministic"):
+        BundleProblem(material, material.ids, 0.25, show=False, estimator="unrolled")

@@ -10,11 +10,11 @@ from u2a_core.commands.unlearning import inner_options, retention_options, unlea
 
 # a run that is smooth enough to be predicted (docs/estimators.md), and full batches, which are the same every time
 SMOOTH = {
-    "objective": "npo",
+    "objective": "ga",
     "retention": "nll",
     "optimizer": "sgd",
-    "learning_rate": 0.05,
-    "steps": 8,
+    "learning_rate": 0.2,
+    "steps": 6,
     "clip": 0.0,
     "deterministic": True,
     "retain_sample": 200,
@@ -44,7 +44,7 @@ def trust(
 ) -> None:  # fmt: skip
     """Unlearn random groups of BUNDLE's candidates, and hold every estimator's prediction against what came of it.
 
-    The run is as u2a unlearn takes it; its defaults here are a smooth one (NPO anchored on retain data, full batches).
+    The run is as u2a unlearn takes it; its defaults here are a smooth one (GA anchored on retain data, full batches).
     Killed half-way, the same command goes on run by run; accelerate launch shares the runs among processes.
 
     \b

@@ -130,6 +130,13 @@ def unlearn_config(
 @click.command()
 @bundle_argument
 @problem_options
+@click.option(
+    "--estimator",
+    type=click.Choice(["first_order", "implicit", "unrolled"]),
+    default="first_order",
+    show_default=True,
+    help="Of dJ/dω; unrolled needs --deterministic.",
+)
 @click.option("--rounds", default=6, show_default=True, help="Inner problems solved at most.")
 @click.option("--choose", "choice", type=float, help="Share chosen anew by ΔPA in every round.  [default: all]")
 @click.option(
@@ -149,7 +156,7 @@ def unlearn_config(
 def weigh(
     bundle: Path, name: str, restart: bool, as_json: bool, scores: str, device: str, dtype: str, attention: str,
     rounds: int, choice: float | None, narrow: float | None, update: str, weight_step: float, sparsity: float,
-    tolerance: float, patience: int, aside: float, **settings: Any,
+    tolerance: float, patience: int, aside: float, estimator: str, **settings: Any,
 ) -> None:  # fmt: skip
     """Find the weights ω of a forget set by the U2A solver: those whose unlearning raises J most.
 
@@ -170,7 +177,7 @@ def weigh(
     outer = OuterConfig(
         rounds, choice, narrow, update, weight_step, sparsity, tolerance, patience, retain_budget=inner.retain_budget
     )
-    outcome = run(opened, inner, outer, start, name, aside, restart)
+    outcome = run(opened, inner, outer, start, name, aside, estimator, restart)
     printed({"weights": str(outcome.path / "weights.jsonl"), **outcome.report}, as_json)
 
 

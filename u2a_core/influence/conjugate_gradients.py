@@ -77,11 +77,12 @@ def conjugate_gradients(
             after(state)
         image = apply(state.solution)
         residual = {name: part - image[name] for name, part in right.items()}
-        if not length(residual) > goal or state.iterations >= iterations:
+        left = length(residual)
+        _check_finite(left, state.iterations)
+        if left <= goal or state.iterations >= iterations:
             break
         fresh = _begun(state.solution, residual, preconditioner)  # in float32 the recursion drifts from the truth
         state = replace(state, residual=fresh.residual, search=fresh.search, rho=fresh.rho)
-    left = length(residual)
     return Solution(
         dict(state.solution),
         left / norm if norm else 0.0,
@@ -102,11 +103,7 @@ def _begun(solution: Vector, residual: Vector, preconditioner: Vector | None) ->
 def _step(apply: Product, state: State, preconditioner: Vector | None, damping: float) -> State:
     image = apply(state.search)
     curvature, square = inner(state.search, image), inner(state.search, state.search)
-    if not math.isfinite(curvature):
-        raise ScoringError(
-            f"A product with the curvature is not finite in iteration {state.iterations + 1} of conjugate gradients: "
-            "the policy overflows there. Load it with --dtype float32, or use --estimator first_order."
-        )
+    _check_finite(curvature, state.iterations + 1)
     if curvature <= 0:
         raise _not_positive(apply, state.search, curvature / square, damping)
     rate = state.rho / curvature
@@ -133,6 +130,14 @@ def _moved(start: Vector, rate: float, direction: Vector) -> Vector:
     return {name: part.add(direction[name], alpha=rate) for name, part in start.items()}
 
 
+def _check_finite(value: float, iteration: int) -> None:
+    if not math.isfinite(value):
+        raise ScoringError(
+            f"A product with the curvature is not finite in iteration {iteration} of conjugate gradients: the policy "
+            "overflows there. Load it with --dtype float32, or use --estimator first_order."
+        )
+
+
 def _not_positive(apply: Product, search: Vector, quotient: float, damping: float) -> ScoringError:
     """The error for pᵀHp ≤ 0, with a λ that makes H positive definite.
 
@@ -143,8 +148,8 @@ def _not_positive(apply: Product, search: Vector, quotient: float, damping: floa
     return ScoringError(
         f"The curvature of the inner objective is not positive: pᵀHp/pᵀp = {quotient:.3g} along a direction that "
         f"conjugate gradients met with λ = {damping:g}, and H⁻¹∇J would mean nothing. λ must rise by more than "
-        f"{needed:.3g}: say --damping {cure:.4g}. Or leave out the objective's own part of the curvature; where it is "
-        "out already, load the policy with --dtype float32."
+        f"about {needed:.3g}: say --damping {cure:.4g}. Or leave out the objective's own part of the curvature; where "
+        "it is out already, load the policy with --dtype float32."
     )
 
 

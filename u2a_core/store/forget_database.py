@@ -7,7 +7,7 @@
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from u2a_core.errors import BundleError, StorageError, U2AError
@@ -67,7 +67,8 @@ class ForgetDatabase:
             with closing(self._connected("mode=rwc")) as connection:
                 if not self._is_ours(connection):
                     _make(connection)
-                _keep_a_wal(connection)
+                with suppress(sqlite3.OperationalError):  # while others look into a new file; the next writer does it
+                    connection.execute("PRAGMA journal_mode = WAL")
                 connection.execute("BEGIN IMMEDIATE")
                 yield connection
                 connection.execute("COMMIT")
@@ -143,15 +144,6 @@ def _make(connection: sqlite3.Connection) -> None:
     """Tables and triggers, at once; whoever comes second finds them there."""
     marks = f"PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {FORMAT_VERSION};"
     connection.executescript(f"BEGIN IMMEDIATE; {SCHEMA} {marks} COMMIT;")
-
-
-def _keep_a_wal(connection: sqlite3.Connection) -> None:
-    """Write ahead from now on; while others look into a new file, SQLite refuses, and the next writer does it."""
-    try:
-        connection.execute("PRAGMA journal_mode = WAL")
-    except sqlite3.OperationalError as error:
-        if not _kind(error).startswith("SQLITE_BUSY"):
-            raise
 
 
 def _empty() -> sqlite3.Connection:

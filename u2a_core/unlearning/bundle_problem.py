@@ -1,19 +1,23 @@
-"""The outer problem of a bundle: its inner solver, J on two folds of `pa_train`, and first-order derivatives.
+"""The outer problem of a bundle: its inner solver, J on two folds of `pa_train`, and dJ/dω by one of three estimators.
 
-dJ/dω_i ∝ −⟨v, ∇φ_i⟩ / n, with ∇J taken at θ*(ω) and ∇φ_i half-way between θ0 and θ*, and v what the inner solver's
-steps make of ∇J (`step_direction`): one gradient of J, one of the inner objective, and one directional derivative a
-candidate, by the scoring's own back ends. `pa_test` is never touched.
+`first_order`, `implicit`: dJ/dω_i ∝ −⟨v, ∇φ_i⟩ / n, with ∇J taken at θ*(ω) and ∇φ_i half-way between θ0 and θ*; v is
+what the inner solver's steps make of ∇J (`step_direction`), or H⁻¹∇J. `unrolled`: exactly, through the run. `pa_test`
+is never touched.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from u2a_core.errors import UnlearningError
 from u2a_core.influence.alignment_gradient import EncodedPair, alignment_gradient
 from u2a_core.influence.candidate_influence import CandidateInfluence
+from u2a_core.influence.curvature import Forgetting
+from u2a_core.influence.implicit import ImplicitConfig, implicit_direction
+from u2a_core.influence.unrolled import check_unrollable, unrolled
 from u2a_core.objectives.alignment import alignment
 from u2a_core.unlearning.batches import step_examples
 from u2a_core.unlearning.inner import InnerSolver, Outcome, drawn
@@ -23,14 +27,22 @@ from u2a_core.unlearning.processes import Processes
 from u2a_core.unlearning.step_direction import adam_scaling, step_direction
 from u2a_core.unlearning.weights import Flags, Floats
 
+ESTIMATORS = ("first_order", "implicit", "unrolled")
+Places = NDArray[np.intp]
 LARGEST_SAMPLE = 256  # examples that the step's direction is estimated from
 
 
 class BundleProblem:
     """Implements `OuterProblem` for the candidates `ids` of a material, in that order."""
 
-    def __init__(self, material: Material, ids: Sequence[str], aside: float, show: bool = True) -> None:
-        self.material, self.ids, self.show = material, list(ids), show
+    def __init__(
+        self, material: Material, ids: Sequence[str], aside: float, show: bool = True, estimator: str = "first_order"
+    ) -> None:
+        if estimator not in ESTIMATORS:
+            raise UnlearningError(f"--estimator {estimator} is unknown; choose one of {', '.join(ESTIMATORS)}.")
+        if estimator == "unrolled":
+            check_unrollable(material.config)
+        self.material, self.ids, self.show, self.estimator = material, list(ids), show, estimator
         pairs = material.pairs("pa_train")
         count = round(aside * len(pairs))
         if not 0 < count < len(pairs):
@@ -67,19 +79,52 @@ class BundleProblem:
         """dJ/dω_i at θ*(ω) on the training fold, [n], in units of its own standard deviation; 0 for examples not
         `wanted`.
         """
+        derivative = np.zeros(len(self.ids))
+        places = np.flatnonzero(wanted)
+        if self.estimator == "unrolled" and solution is not None:
+            derivative[places] = self._unrolled(weights, places)
+        else:
+            derivative[places] = self._along_direction(solution, weights, places)
+        return derivative / (float(derivative[places].std()) or 1.0)  # the unit changes from round to round
+
+    def _along_direction(self, solution: Outcome | None, weights: Floats, places: Places) -> Floats:
+        """−⟨v, ∇φ_i⟩ / n of the candidates at `places`."""
         self._place(solution)
         measure = alignment("dpo", self.material.config.alignment_beta)
         found = alignment_gradient(
             self.material.policy, self.train, measure, self.influence.choice.token_budget, show=False
         )
+        if self.estimator == "implicit":
+            direction = self._implicit(found.gradient)
+            self._place_midway(solution)
+            return self.influence.along(direction, places.tolist())
         self._place_midway(solution)
         step, scaling = self._step(weights), None
         if solution is not None and solution.second_moments is not None:
             scaling = adam_scaling(solution.second_moments, solution.step)
-        derivative = np.zeros(len(self.ids))
-        places = np.flatnonzero(wanted)
-        derivative[places] = self.influence.along(step_direction(found.gradient, step, scaling), places.tolist())
-        return derivative / (float(derivative[places].std()) or 1.0)  # P and c change the unit from round to round
+        return self.influence.along(step_direction(found.gradient, step, scaling), places.tolist())
+
+    def _implicit(self, gradient: dict[str, Tensor]) -> dict[str, Tensor]:
+        """H⁻¹∇J where the model is now; λ as the steps have it."""
+        material = self.material
+        config = material.config
+        settings = ImplicitConfig(alpha=material.objective.alpha, damping=1 / (config.learning_rate * config.steps))
+        forgetting = Forgetting(material.objective, [], None)  # its own part is left out
+        budget = self.influence.choice.token_budget
+        return implicit_direction(
+            material.policy, gradient, settings, material.retain, forgetting, budget, show=self.show
+        )[0]
+
+    def _unrolled(self, weights: Floats, places: Places) -> Floats:
+        """The exact derivative, of the run with `weights`. Raises `UnlearningError` where the sweep exploded."""
+        wanted = {self.ids[place]: float(weights[place]) for place in places}
+        held = {one: float(weight) for one, weight in zip(self.ids, weights, strict=True) if weight > 0}
+        found = unrolled(self.material, held | wanted, self.train, show=self.show)
+        if found.warning:
+            raise UnlearningError(
+                f"The unrolled derivative predicts nothing here: {found.warning}. Or take --estimator first_order."
+            )
+        return np.array([found.derivative[one] for one in wanted])
 
     def _step(self, weights: Floats) -> dict[str, Tensor] | None:
         """g, the inner objective's gradient over a weighted sample; None where a step is as long as the gradient."""

@@ -45,6 +45,7 @@ def weigh(
     start: ForgetSet,
     name: str,
     aside: float = 1 / 3,
+    estimator: str = "first_order",
     restart: bool = False,
     show: bool = True,
 ) -> WeighOutcome:
@@ -62,6 +63,7 @@ def weigh(
         "forget_set": dict(zip(start.ids, start.weights, strict=True)),
         "locked": sorted(start.locked),
         "excluded": sorted(start.excluded),
+        **({} if estimator == "first_order" else {"estimator": estimator}),
     }
     writable_folder(path.parent)
     if restart:
@@ -73,7 +75,12 @@ def weigh(
         if folder.resume() is None:
             folder.start({**loaded_options(inner.options), **provenance()})
         try:
-            weighted, report = _solve(Material(bundle, inner, show), outer, start, aside, folder.path, show)
+            weighted, report = _solve(
+                BundleProblem(Material(bundle, inner, show), start.ids, aside, show, estimator),
+                outer,
+                start,
+                folder.path,
+            )
         except U2AError:
             if not (part / "state.json").exists():
                 folder.finish()  # nothing was done yet: the corrected command is not in its way
@@ -86,10 +93,9 @@ def weigh(
 
 
 def _solve(
-    material: Material, outer: OuterConfig, start: ForgetSet, aside: float, folder: Path, show: bool
+    problem: BundleProblem, outer: OuterConfig, start: ForgetSet, folder: Path
 ) -> tuple[ForgetSet, dict[str, Any]]:
     """The search, recorded round by round."""
-    problem = BundleProblem(material, start.ids, aside, show)
     begin = problem.value(None)
     constraints = Constraints(
         np.array([one in start.locked for one in start.ids]), np.array([one in start.excluded for one in start.ids])
