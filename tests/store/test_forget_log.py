@@ -282,7 +282,9 @@ def test_a_set_whose_examples_are_no_candidates_any_more(tmp_path: Path, log: Fo
     later = ForgetLog(tmp_path, ["a", "b"])
     with pytest.raises(UnlearningError, match=r"2 of 4 examples are no candidates of this bundle: c, d\."):
         later.forget_set("mine")
+    assert done(later, commands.exclude(["b", "c"])).entries["c"].excluded, "they can be changed, and removed"
     done(later, commands.remove(["c", "d"]))
+    done(later, commands.include(["b"]))
     assert later.forget_set("mine").ids == ("a", "b")
 
 

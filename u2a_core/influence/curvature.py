@@ -55,7 +55,7 @@ class GaussNewton:
     def __call__(self, vector: Vector) -> dict[str, Tensor]:
         """The product with `vector`. Raises `ScoringError` where an operation of the model has no forward rule.
 
-        J v by a dual pass, Jᵀ by one backward pass. A double backward gives both from one graph, but took 2 to 2.7
+        J v by a dual pass, Jᵀ by one backward pass. A double backward gives both from one graph, but took 2 to 3
         times the memory at 0.6 to 1.3 times the time (Llamas of four layers, 960 and 2400 tokens, CPU), and more with
         every layer: its attention matrices all stay.
         """

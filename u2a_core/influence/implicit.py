@@ -45,7 +45,9 @@ class ImplicitConfig:
 
     α ≥ 0 and λ > 0 weigh the retain curvature and the proximity term; `own_part` adds the Gauss-Newton part of the
     mean of φ. The curvature is that of `sample` retain examples and candidates, all where there are fewer, drawn by
-    `seed`. `probes` estimate the preconditioner (0: none); `tolerance` is on ‖∇J − Hv‖ / ‖∇J‖.
+    `seed`. `tolerance` is on ‖∇J − Hv‖ / ‖∇J‖. `probes` estimate the diagonal for a Jacobi preconditioner; 0 is none,
+    and was best on the demo's policy: the many eigenvalues near λ lie together only as long as nothing scales them
+    (LoRA, λ = 0.01: 42 iterations without, 79 with 16 probes; all parameters, λ = 0.1: 55 without, 75 with 64).
     """
 
     alpha: float = 1.0
@@ -85,7 +87,7 @@ def implicit_direction(
     """v for `gradient` = ∇J(θ0), and plain values that say how it was found and how good it is.
 
     `policy` must be at θ0. `checkpoint` is a file rewritten every `every` seconds, and read at the start. Where the
-    report has `converged: false`, v is the best of `iterations`, with the `relative_residual` told. Raises
+    report has `converged: false`, v is where the iterations ended, and `relative_residual` how far off. Raises
     `ScoringError` where there is no retain data and no own part, and where H is not positive definite.
     """
     config.check()

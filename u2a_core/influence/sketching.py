@@ -1,12 +1,13 @@
 """`u2a sketch`: the gradients ∇φ_i(θ0) of all forget candidates and ∇J_p(θ0) of all `pa_train` pairs, projected to k
-numbers each, in one pass; and the curvature c_i = f''/f'² of every φ_i.
+numbers each, in one pass, besides their exact coordinates along a few leading directions; and the curvature c_i =
+f''/f'² of every φ_i.
 
 Sample by sample, by ordinary backward passes, so that tied weights, adapters and any module are right. Killed half-way
 it goes on at the first chunk that is not done and ends with the same bytes.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from u2a_core.bundle import Bundle
@@ -25,55 +27,27 @@ from u2a_core.errors import BundleError, ScoringError
 from u2a_core.influence.alignment_gradient import EncodedPair
 from u2a_core.influence.alignment_pairs import encode_pairs
 from u2a_core.influence.candidates import encode_candidates
+from u2a_core.influence.leading import leading_directions, split
 from u2a_core.influence.logprobs import response_logps
-from u2a_core.influence.projection import KINDS, Projection
+from u2a_core.influence.projection import Projection
 from u2a_core.influence.reference import reference_logps
+from u2a_core.influence.sketch_config import SketchConfig
 from u2a_core.models.loading import LoadOptions
 from u2a_core.models.policy import load_policy
 from u2a_core.objectives.alignment import alignment
-from u2a_core.objectives.config import ObjectiveConfig
 from u2a_core.objectives.forgetting import ForgettingObjective, forgetting_objective
-from u2a_core.store.files import remove, writable_folder
+from u2a_core.store.files import remove, replacing, writable_folder
 from u2a_core.store.progress import Progress
 from u2a_core.store.provenance import provenance
 from u2a_core.store.run_folder import RunFolder
 from u2a_core.store.sketches import FORMAT_VERSION, Kind, SketchWriter, read_sketches, write_rows
 
+__all__ = ["SketchConfig", "SketchOutcome", "sketch", "slope_and_curvature"]
+
 Gradient = dict[str, Tensor]
 HELD = 1 << 26  # gradient entries held at once
 LARGEST_CHUNK = 16  # gradients projected at once
-
-
-@dataclass(frozen=True)
-class SketchConfig:
-    """What `u2a sketch` is told. `k` numbers a sketch; `seed` draws the projection, a new LoRA and random answers;
-    `token_budget` bounds the batches of the reference pass.
-    """
-
-    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
-    alignment: str = "dpo"
-    alignment_beta: float = 0.1
-    k: int = 2048
-    kind: str = "rademacher"
-    parameters: str = "lora"
-    rank: int = 8
-    token_budget: int = 4096
-    seed: int = 0
-    options: LoadOptions = field(default_factory=LoadOptions)
-
-    def asked(self, bundle_hash: str) -> dict[str, Any]:
-        """Plain values that two runs must share to give the same sketches."""
-        return {**asdict(self), "objective": self.objective.settings(), "bundle_hash": bundle_hash}
-
-    def check(self) -> None:
-        """Raise `ScoringError` for what cannot work."""
-        if self.k < 1:
-            raise ScoringError(f"--k must be at least 1; it is {self.k}.")
-        if self.kind not in KINDS:
-            raise ScoringError(f"There is no projection '{self.kind}'; choose --kind {' or '.join(KINDS)}.")
-        if not self.alignment_beta > 0:
-            raise ScoringError(f"--j-beta must be greater than 0; it is {self.alignment_beta}.")
-        alignment(self.alignment)
+LEADING = "leading.safetensors"  # in the folder under way
 
 
 @dataclass(frozen=True)
@@ -123,7 +97,7 @@ def slope_and_curvature(
         variable = logps.detach().double().requires_grad_(True)
         value = objective.loss(variable, mask, None if reference is None else reference.double()).sum()
         (slope,) = torch.autograd.grad(value, variable, create_graph=True)
-        direction = slope.detach() * mask
+        direction = slope.detach()
         if not slope.requires_grad:  # φ is linear
             return direction, 0.0
         (turned,) = torch.autograd.grad(slope, variable, direction)
@@ -158,10 +132,12 @@ class _Pass:
         self.resolved = resolved
         self.parameters = self.policy.parameters()
         self.projection = Projection(self.parameters, config.k, config.kind, config.seed)
+        self.leading: list[Gradient] = []
 
     def run(self) -> None:
         """Sketch all rows into the run folder, and say whose they are."""
         pairs = encode_pairs(self.pairs, self.encoder, self._reference)
+        self.leading = [] if self.projection.exact else self._leading(pairs)
         references = None
         if "reference" in self.objective.needs:
             by_role = [self._reference(role) for role in zip(*self.roles, strict=True)]
@@ -173,6 +149,27 @@ class _Pass:
             self._sketch("candidates", self.candidates, lambda index: self._candidate(index, references), progress)
             self._sketch("pairs", self.pairs, lambda index: self._pair(pairs[index]), progress)
         write_rows(self.folder.path, _table(self.candidates), _table(self.pairs), self._metadata())
+        remove(self.folder.path / LEADING)
+
+    def _leading(self, pairs: Sequence[EncodedPair]) -> list[Gradient]:
+        """The directions kept exactly; those of an earlier attempt, where there was one."""
+        path = self.folder.path / LEADING
+        if not path.is_file():
+            categories = [pair.category for pair in self.pairs]
+            budget = self.config.token_budget
+            found = leading_directions(self.policy, pairs, categories, self.measure, budget, self.show)
+            with replacing(path) as part:
+                save_file({f"{at}:{name}": one for at, way in enumerate(found) for name, one in way.items()}, part)
+        stored = load_file(path, device=str(self.policy.device))
+        count = len(stored) // len(self.parameters)
+        return [{name: stored[f"{at}:{name}"] for name in self.parameters} for at in range(count)]
+
+    def _projected(self, gradients: Sequence[Gradient]) -> NDArray[np.float32]:
+        """The rows of some gradients: coordinates along the leading directions, then the projected rest."""
+        if not self.leading:
+            return self.projection.project(gradients).float().cpu().numpy()
+        coordinates, rests = zip(*(split(one, self.leading) for one in gradients), strict=True)
+        return np.hstack([np.array(coordinates, np.float32), self.projection.project(rests).float().cpu().numpy()])
 
     def _sketch(
         self,
@@ -182,12 +179,13 @@ class _Pass:
         progress: Progress,
     ) -> None:
         """Sketch and write all rows of one kind; chunks that lie on disk already are counted and left as they are."""
-        writer = SketchWriter(self.folder.path, kind, len(rows), self.projection.k, self.projection.exact)
+        width = len(self.leading) + self.projection.k
+        writer = SketchWriter(self.folder.path, kind, len(rows), width, self.projection.exact)
         for first in range(0, len(rows), self.resolved["chunk"]):
             last = min(first + self.resolved["chunk"], len(rows))
             if not writer.is_done(first, last):
                 gradients, curvatures = zip(*(gradient(index) for index in range(first, last)), strict=True)
-                sketches = self.projection.project(gradients).float().cpu().numpy()
+                sketches = self._projected(gradients)
                 self._check_finite([row.id for row in rows[first:last]], sketches, curvatures)
                 writer.write(first, sketches, np.array(curvatures) if kind == "candidates" else None)
             progress.step(last - first)
@@ -244,7 +242,8 @@ class _Pass:
             "alignment_beta": config.alignment_beta,
             "n": len(self.candidates),
             "pairs": len(self.pairs),
-            "k": self.projection.k,
+            "k": len(self.leading) + self.projection.k,
+            "leading": len(self.leading),
             "kind": config.kind,
             "exact": self.projection.exact,
             "seed": config.seed,
