@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 import u2a_core
-from u2a_core.commands import making, scoring, sketching, studio, trust, unlearning
+from u2a_core.commands import making, scoring, sketching, studio, trust, unlearning, what_if
 from u2a_core.errors import U2AError, guarded
 
 
@@ -57,6 +57,7 @@ for command in (
     scoring.show,
     scoring.doctor,
     sketching.sketch,
+    what_if.what_if,
     unlearning.unlearn,
     unlearning.weigh,
     unlearning.export,

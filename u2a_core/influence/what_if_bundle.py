@@ -1,0 +1,82 @@
+"""What-if answers about one bundle, from its stored sketches: no model is loaded, and torch is not imported."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from u2a_core.bundle import Bundle
+from u2a_core.data.forget_set import ForgetSet, forget_set
+from u2a_core.errors import BundleError, ScoringError
+from u2a_core.influence.candidate_similarity import similar
+from u2a_core.influence.optimal_weights import optimal_weights
+from u2a_core.influence.what_if import Floats, WhatIf
+from u2a_core.store.sketches import read_sketches
+from u2a_core.unlearning.weights import Constraints
+
+
+class BundleWhatIf:
+    """The sketches called `name`, for runs of a horizon τ = learning rate × steps, on a slice of the pairs.
+
+    `category` names the slice (None: all pairs). Raises `BundleError` where the sketches are of another state of the
+    bundle, `ScoringError` for a category without pairs.
+    """
+
+    def __init__(self, bundle: Bundle, name: str, horizon: float, category: str | None = None) -> None:
+        stored = read_sketches(bundle.sketches_folder / name)
+        if stored.metadata["bundle_hash"] != bundle.hash:
+            raise BundleError(
+                f"The sketches {name} are of another state of the bundle {bundle.reference}. Make them anew with "
+                f"`u2a sketch {bundle.reference} --sketch {name} --restart`."
+            )
+        self.ids = [str(one) for one in stored.candidates.table["id"]]
+        self.places = {one: place for place, one in enumerate(self.ids)}
+        self.model = WhatIf(
+            stored.candidates, stored.pairs, stored.curvature, str(stored.metadata["alignment"]), horizon
+        )
+        self.slice: NDArray[np.bool_] | None = None
+        if category is not None:
+            found = stored.pairs.table["category"]
+            self.slice = (found == category).to_numpy()
+            if not self.slice.any():
+                known = ", ".join(sorted(map(str, found.dropna().unique()))) or "none"
+                raise ScoringError(f"No pair of pa_train has the category {category!r}. There are: {known}.")
+
+    def predicted(self, chosen: ForgetSet) -> dict[str, Any]:
+        """ΔPA of unlearning `chosen`, to first and to second order, and its examples that help and hurt most."""
+        state = self.model.predict(self._weights(chosen), self.slice)
+        single = self.model.delta_pa(self.slice)
+        active = sorted(chosen.active, key=lambda one: -single[self.places[one]])
+        told = {one: float(single[self.places[one]]) for one in [*active[:3], *active[-3:]]}
+        return {
+            "examples": len(active),
+            "delta_pa_first_order": state.first_order,
+            "delta_pa_second_order": state.second_order,
+            "helps_and_hurts_most": told,
+            "units": "nats per pair; > 0: unlearning helps",
+        }
+
+    def optimal(self, chosen: ForgetSet, cap: float, ridge: float) -> ForgetSet:
+        """The best ω of the quadratic model among the examples of `chosen`; its locks and exclusions stay."""
+        outside = np.ones(len(self.ids), dtype=bool)
+        outside[[self.places[one] for one in chosen.ids if one not in chosen.excluded]] = False
+        locked = np.zeros(len(self.ids), dtype=bool)
+        locked[[self.places[one] for one in chosen.locked]] = True
+        found = optimal_weights(
+            self.model, self._weights(chosen), Constraints(locked, outside), self.slice, cap, ridge
+        ).weights
+        weights = {one: float(found[self.places[one]]) for one in chosen.ids}
+        return forget_set(weights, sorted(chosen.locked), sorted(chosen.excluded))
+
+    def similar(self, one: str, count: int) -> dict[str, float]:
+        """The candidates whose gradients are most like that of `one`, with their cosine."""
+        if one not in self.places:
+            raise ScoringError(f"There is no candidate {one!r} in these sketches: give an id of the scores table.")
+        rows, cosines = similar(self.model.candidates, self.places[one], count)
+        return {self.ids[row]: float(cosine) for row, cosine in zip(rows, cosines, strict=True)}
+
+    def _weights(self, chosen: ForgetSet) -> Floats:
+        weights = np.zeros(len(self.ids))
+        for one, weight in zip(chosen.ids, chosen.weights, strict=True):
+            weights[self.places[one]] = weight
+        return weights
