@@ -173,6 +173,21 @@ def test_working_sets_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         np.testing.assert_allclose(found[-1], found[0], rtol=0, atol=1e-3)
 
 
+def test_few_are_chosen_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    what_if, sizes, improved = case(600, 100), [], module._Problem._improved
+
+    def watched(problem: module._Problem, found: Floats, working: NDArray[np.intp], total: float) -> tuple:
+        sizes.append(len(working))
+        return improved(problem, found, working, total)
+
+    monkeypatch.setattr(module, "WORKING", 60)
+    monkeypatch.setattr(module._Problem, "_improved", watched)
+    given, constraints = np.ones(600), decisions(600)
+    assert_optimal(what_if, optimal_weights(what_if, given, constraints).weights, given, constraints)
+    assert 1 < len(sizes) < 8
+    assert max(sizes) < 300
+
+
 @pytest.mark.parametrize("alignment", ["dpo", "margin"])
 def test_nothing_feasible_is_better(alignment: str) -> None:
     count, draw = 30, np.random.default_rng(5)

@@ -452,6 +452,8 @@ def test_clusters_are_bunches_of_directions_largest_first(monkeypatch: pytest.Mo
     monkeypatch.setattr(candidate_similarity, "CLUSTERED", 25)
     monkeypatch.setattr(sketch_blocks, "BLOCK", 6 * 7)
     assert clusters(rows(values), 3, seed=0).tolist() == number.tolist()
+    bunched = np.argsort(number)  # the first 30 are of one bunch
+    assert clusters(rows(values[bunched]), 3, seed=0).tolist() == number[bunched].tolist()
 
 
 def test_the_seed_settles_the_clusters() -> None:
@@ -460,6 +462,7 @@ def test_the_seed_settles_the_clusters() -> None:
     assert clusters(sketches, 6, seed=1).tolist() != clusters(sketches, 6, seed=2).tolist()
 
 
+@pytest.mark.filterwarnings("error")
 def test_no_more_clusters_than_directions() -> None:
     values = np.repeat(np.eye(3, dtype=np.float32), [4, 3, 2], axis=0)
     assert clusters(rows(values), 7, seed=0).tolist() == [0, 0, 0, 0, 1, 1, 1, 2, 2]

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -153,6 +154,29 @@ def test_counterfactual_runs_are_measured_on_retain_data_and_repeated_by_seed(
     assert len(stamps) == 4
     assert runs.run(cases, [0, 1]) == found
     assert stamps == {path: path.stat().st_mtime_ns for path in tmp_path.glob("run-*.json")}
+
+
+def test_processes_share_the_runs_whatever_the_other_has_done_already(
+    bundle: Bundle, make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Process 1 is through with its share when process 0 begins with its own."""
+    material = Material(bundle, make_config("ga", steps=1), show=False)
+    cases = {str(number): {one: 1.0} for number, one in enumerate(material.ids[:5])}
+    original, calls = InnerSolver.solve, []
+    monkeypatch.setattr(
+        InnerSolver, "solve", lambda self, weights: (calls.append([*weights]), original(self, weights))[1]
+    )
+
+    def team(rank: int, at_the_end: Callable[[], Any]) -> Counterfactuals:
+        state = SimpleNamespace(wait_for_everyone=at_the_end)
+        return Counterfactuals(
+            material, material.pairs("pa_train"), [], tmp_path, Processes(rank, 2, state), show=False
+        )
+
+    other = team(0, lambda: None)
+    found = team(1, lambda: other.run(cases, [0])).run(cases, [0])
+    assert calls == [[material.ids[place]] for place in (1, 3, 0, 2, 4)]
+    assert list(found) == list(cases)
 
 
 @pytest.mark.parametrize(

@@ -148,8 +148,16 @@ def test_it_ends_where_the_run_ended(make_exact: Make) -> None:
     found = unrolled(material, weights, pairs, show=False)
     kept = len(found.growth)
     assert 0 < kept < 12
+    assert "the KL to the original" in found.metadata()["stopped"]
+    assert found.metadata()["kept_step"] == kept
     shorter = make_exact("ga", "nll", learning_rate=0.05, steps=kept, check_every=1)
     assert unrolled(shorter, weights, pairs, show=False).derivative == pytest.approx(found.derivative, rel=1e-12)
+
+
+def test_a_run_that_kept_no_step_is_refused(make_exact: Make) -> None:
+    material = make_exact("ga", learning_rate=0.5, steps=3, check_every=3, trust_region=1e-9)
+    with pytest.raises(ScoringError, match=r"kept no step, .*: the KL to the original is .* Lower --learning-rate or"):
+        unrolled(material, uneven(material), material.pairs("pa_train"), show=False)
 
 
 def test_steps_at_the_edge_of_stability_are_told_with_a_step_that_is_stable(make_exact: Make) -> None:

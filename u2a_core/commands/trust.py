@@ -63,6 +63,8 @@ def trust(
     implicit = ImplicitConfig(own_part=own_curvature, seed=inner.seed)
     config = TrustConfig(groups, singles, sample or None, repetitions, implicit, sketch, inner.seed)
     path, report = run(opened, inner, config, name, restart)
+    if report is None:  # not the main process
+        return
     told = {"report": str(path), "verdict": report.verdict, "notes": list(report.notes), "seconds": report.seconds}
     if out:
         lines = report.verdict.splitlines()

@@ -66,10 +66,10 @@ class TrustConfig:
 
 def trust(
     bundle: Bundle, inner: UnlearnConfig, config: TrustConfig, name: str, restart: bool = False, show: bool = True
-) -> tuple[Path, TrustReport]:
+) -> tuple[Path, TrustReport | None]:
     """Measure, and write `trust/<name>.json`; asked again the same, it is read back. Raises `U2AError` subclasses.
 
-    Under `accelerate launch` the processes share the runs.
+    Under `accelerate launch` or `torchrun` the processes share the runs; only the main one returns the report.
     """
     path = trust_path(bundle.results, name)
     part = path.with_name(f"{name}.part")
@@ -77,10 +77,11 @@ def trust(
     asked = {"inner": inner.asked(), "trust": asdict(config), "bundle_hash": bundle.hash}
     own = replace(inner, options=options)
     if not team.main:
-        team.wait()
+        team.wait()  # until the main process has looked at the folder
+        if path.exists():
+            return path, None
         _Measurement(bundle, own, config, part, team, show=False).cases()
-        team.wait()  # until the report is written
-        return path, read_trust(path)
+        return path, None
     writable_folder(path.parent)
     if restart:
         remove(path)
@@ -92,6 +93,7 @@ def trust(
                 f"{path} exists already and was measured otherwise, or on another state of the bundle. Choose another "
                 "name with --trust, or say --restart to replace it."
             )
+        team.wait()
         return path, done
     began = time.monotonic()
     with RunFolder(part, asked, "--trust") as folder:
@@ -102,7 +104,6 @@ def trust(
         report = measurement.report(asked, began)
         write_trust(path, report)
         folder.finish()
-    team.wait()
     return path, report
 
 

@@ -40,7 +40,7 @@ def similar(candidates: SketchRows, row: int, count: int) -> tuple[Rows, Floats3
 def near_duplicates(candidates: SketchRows, threshold: float) -> list[Rows]:
     """Groups of candidates joined by pairs with a cosine ≥ `threshold`, largest first; each group's rows ascend.
 
-    O(n²k): some seconds for 20,000 candidates. `ScoringError` for a threshold outside (0, 1].
+    O(n²k): half a minute for 20,000 candidates, k = 4,096, on one thread. `ScoringError` for a threshold not in (0, 1].
     """
     if not 0 < threshold <= 1:
         raise ScoringError(f"A cosine to join near duplicates must be above 0 and at most 1; it is {threshold}.")

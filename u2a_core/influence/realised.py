@@ -52,7 +52,7 @@ class Counterfactuals:
         Each process does its share; all return all results.
         """
         asked = [(name, seed) for name in cases for seed in seeds]
-        own = self.team.share([one for one in asked if not self._path(*one).is_file()])
+        own = [one for one in self.team.share(asked) if not self._path(*one).is_file()]
         before = self._before() if own else None
         solved = self.material.config
         with Progress("counterfactual runs", len(own), show=self.show and self.team.main) as progress:

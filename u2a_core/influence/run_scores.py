@@ -78,4 +78,6 @@ class RunScores:
         found = runs.run({"all": dict.fromkeys(ids, 1.0), **without}, seeds)
         means = {name: sum(one.delta_pa for one in repeated) / len(repeated) for name, repeated in found.items()}
         values = {one: means["all"] - means[f"without-{place}"] for place, one in enumerate(ids)}
-        return values, {"realised": {"delta_pa_of_all": means["all"], "repetitions": len(seeds)}}
+        early = sum(one.stopped is not None for repeated in found.values() for one in repeated)
+        told = {"delta_pa_of_all": means["all"], "repetitions": len(seeds), "runs_ended_early": early}
+        return values, {"realised": told}

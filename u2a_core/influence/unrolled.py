@@ -47,7 +47,8 @@ class Unrolled:
     """dJ/dω_i by id, nats per pair and unit of ω; > 0: a larger weight raises J.
 
     `value` is J(θ_T). `growth` is ‖a_t‖ / ‖a_{t+1}‖ of every step, first step first. `exploded`: the adjoint grew by
-    more than `LARGEST_GROWTH`, and why is in `warning`. Seconds of the run and of the sweep.
+    more than `LARGEST_GROWTH`, and why is in `warning`. `stopped`: why the run ended early, at the last of these steps,
+    if it did. Seconds of the run and of the sweep.
     """
 
     derivative: dict[str, float]
@@ -55,6 +56,7 @@ class Unrolled:
     growth: list[float]
     exploded: bool
     warning: str | None
+    stopped: str | None
     run_seconds: float
     sweep_seconds: float
 
@@ -65,6 +67,8 @@ class Unrolled:
             "adjoint_growth": self.growth,
             "exploded": self.exploded,
             "warning": self.warning,
+            "kept_step": len(self.growth),
+            "stopped": self.stopped,
             "run_seconds": round(self.run_seconds, 3),
             "sweep_seconds": round(self.sweep_seconds, 3),
         }
@@ -123,7 +127,12 @@ def sweep(
     measure: str = "dpo",
     show: bool = True,
 ) -> Unrolled:
-    """The reverse sweep over the steps that led to `outcome`."""
+    """The reverse sweep over the steps that led to `outcome`. Raises `ScoringError` where there are none."""
+    if outcome.step == 0:
+        raise ScoringError(
+            f"The run kept no step, so there is nothing to differentiate: {outcome.stopped}. Lower --learning-rate or "
+            "--steps, or check more often (--check-every)."
+        )
     began = time.monotonic()
     config = material.config
     material.reset(outcome.theta)
@@ -152,7 +161,9 @@ def sweep(
     growth = [after / before if before else 1.0 for before, after in pairwise(norms)][::-1]
     warning = explosion(config.learning_rate, norms, curvatures)
     seconds = time.monotonic() - began
-    return Unrolled(slopes, found.value, growth, warning is not None, warning, outcome.seconds, seconds)
+    return Unrolled(
+        slopes, found.value, growth, warning is not None, warning, outcome.stopped, outcome.seconds, seconds
+    )
 
 
 def _second_order(

@@ -9,8 +9,8 @@ of the pairs h̄ is their mean, b_i = ⟨h̄, s_i⟩, and
     second order  = mean of [log σ(−2τ⟨h_p, u⟩) + log 2] + (τ²/2) Σ p_i c_i b_i ⟨s_i, u⟩   dpo
 
 At θ0 ∇J_p = (β/2)∇m_p, hence βm_p ≈ 2⟨h_p, Δθ⟩ and β drops out; `margin` is linear: its first term is the first order.
-In nats per pair, > 0: unlearning helps. Noise of the sketches, of variance ≈ ‖h_p‖²‖u‖²/k, lowers the second-order dpo
-prediction by about (τ²/2) mean ‖h_p‖²‖u‖²/k.
+In nats per pair, > 0: unlearning helps. Noise of ⟨h_p, u⟩, of variance ≈ ‖h_p‖²‖u‖²/k in the parts of both that are
+projected, lowers the second-order dpo prediction by about τ²/2 times its mean over the pairs.
 """
 
 from typing import Any
@@ -112,7 +112,7 @@ class SetPrediction:
         self._along = np.zeros(len(self._pairs))  # Σ w_i ⟨h_p, s_i⟩
         for rows, block in blocks(what_if.candidates, np.flatnonzero(self._weights)):
             chosen = self._weights[rows]
-            moved = np.stack([chosen, chosen * self._bends[rows]]) @ block.astype(np.float64)
+            moved = np.stack([chosen, chosen * self._bends[rows]]) @ block
             self._gradient += moved[0]
             self._bend += moved[1]
             self._along += (chosen @ what_if.cross[rows])[self._pairs]
