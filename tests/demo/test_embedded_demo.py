@@ -23,6 +23,7 @@ from u2a_core.demo.recipe import RECIPE
 from u2a_core.errors import BundleError
 from u2a_core.models.loading import load_tokenizer
 from u2a_core.store.scores import read_scores
+from u2a_core.store.trust import trust_for, trust_told
 
 MEGABYTE = 1_000_000
 MAKERS_FOLDER = re.compile("/(tmp|home|root|work)")  # where a bundle may have been built
@@ -208,3 +209,10 @@ def test_the_policy_is_about_a_million_parameters() -> None:
         tensors = load_file(EMBEDDED / folder / "model.safetensors")
         assert 0.9e6 < sum(one.numel() for one in tensors.values()) < 1.2e6
         assert {one.dtype for one in tensors.values()} == {torch.float32}
+
+
+def test_how_far_the_shipped_scores_can_be_trusted_ships_with_them(demo: Bundle) -> None:
+    report = trust_for(demo.path, demo.scores("default").metadata)
+    assert report is not None
+    assert report.groups.agreements["unrolled"].rho.value > report.groups.agreements["first_order"].rho.value
+    assert trust_told(demo, demo.scores("default").metadata).startswith("Trust: ρ = 0.70 [0.29, 0.92] for 24 groups")

@@ -55,7 +55,7 @@ def trust(
     from u2a_core.evaluation.trust import TrustConfig
     from u2a_core.evaluation.trust import trust as run
     from u2a_core.figures.export import write_html
-    from u2a_core.figures.trust import trust_figure
+    from u2a_core.figures.trust import HOW_TO_READ, trust_figure
     from u2a_core.influence.implicit import ImplicitConfig
 
     opened = open_bundle(bundle)
@@ -68,9 +68,9 @@ def trust(
     told = {"report": str(path), "verdict": report.verdict, "notes": list(report.notes), "seconds": report.seconds}
     if out:
         lines = report.verdict.splitlines()
-        first, *lines = [*report.verdict.splitlines(), *report.notes]
+        lines = [*report.verdict.splitlines(), *report.notes]
         write_html(
-            trust_figure(report), out, title=f"{opened.name}: predicted against realised ΔPA", description=first,
+            trust_figure(report), out, title=f"{opened.name}: predicted against realised ΔPA", description=HOW_TO_READ,
             metadata={str(number): line for number, line in enumerate(lines, 1)}, dark=trust_figure(report, "dark"),
         )  # fmt: skip
         told["figure"] = str(out)
