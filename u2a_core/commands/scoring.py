@@ -70,7 +70,7 @@ def score(
     """Score every negative example of BUNDLE by ΔPA; killed half-way, the same command goes on where it was.
 
     \b
-    Examples:
+    Example:
       u2a score my-bundle --objective npo --params lora --scores npo
       u2a score my-bundle --estimator unrolled --objective npo --retention nll --optimizer sgd --learning-rate 0.05 \\
           --steps 8 --clip 0 --deterministic --scores npo-unrolled
