@@ -2,12 +2,15 @@
 
 import json
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from u2a_core.bundle import Bundle
+from u2a_core.cli import main
 from u2a_core.errors import BundleError, ScoringError
 from u2a_core.evaluation.predictions import Predictor
 from u2a_core.evaluation.trust import TrustConfig, trust
@@ -17,7 +20,7 @@ from u2a_core.influence.sketching import SketchConfig, sketch
 from u2a_core.models.loading import LoadOptions
 from u2a_core.objectives.config import ObjectiveConfig
 from u2a_core.store.scores import read_scores
-from u2a_core.store.trust import NOT_MEASURED, trust_told
+from u2a_core.store.trust import NOT_MEASURED, read_trust, trust_told
 from u2a_core.unlearning.config import UnlearnConfig
 from u2a_core.unlearning.inner import InnerSolver, Outcome
 from u2a_core.unlearning.material import Material
@@ -162,3 +165,22 @@ def test_the_report_is_plain_json(bundle: Bundle, make_config: MakeConfig) -> No
     assert stored["bundle_hash"] == bundle.hash
     assert stored["verdict"] == report.verdict
     assert any("random halves of 8 candidates" in note for note in report.notes)
+
+
+def test_the_command(bundle: Bundle, tmp_path: Path) -> None:
+    """The defaults are a full-batch run; minibatches and all retain data can be asked for."""
+    page = tmp_path / "trust.html"
+    command = ["trust", str(bundle.path), "--groups", "3", "--singles", "0", "--sample", "6", "--steps", "2", "--json"]
+    told = CliRunner().invoke(main, [*command, "--learning-rate", "0.002", "--out", str(page)])
+    assert told.exit_code == 0, told.output
+    unlearning = read_trust(Path(json.loads(told.stdout)["report"])).unlearning
+    assert (unlearning["deterministic"], unlearning["optimizer"], unlearning["retain_sample"]) == (True, "sgd", 200)
+    assert unlearning["objective"]["retention"] == "nll"
+    assert "Predicted against realised" in page.read_text(encoding="utf-8")
+    other = [*command, "--no-deterministic", "--batch-size", "3", "--retain-sample", "0", "--trust", "noisy"]
+    told = CliRunner().invoke(main, other)
+    assert told.exit_code == 0, told.output
+    report = read_trust(Path(json.loads(told.stdout)["report"]))
+    assert not report.unlearning["deterministic"]
+    assert "retain_sample" not in report.unlearning
+    assert report.groups.ceiling.repetitions == 2

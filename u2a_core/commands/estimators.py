@@ -35,6 +35,7 @@ def estimator_settings(settings: dict[str, Any], options: "LoadOptions") -> None
     _refuse_foreign(estimator)
     implicit = {own: settings.pop(name) for name, own in IMPLICIT.items()}
     run = {name: settings.pop(name) for name in RUN}
+    run["retain_sample"] = run["retain_sample"] or None
     repetitions = settings.pop("repetitions")
     if estimator == "implicit":
         found = settings["objective"].settings()

@@ -44,7 +44,8 @@ def trust(
 ) -> None:  # fmt: skip
     """Unlearn random groups of BUNDLE's candidates, and hold every estimator's prediction against what came of it.
 
-    The run is as u2a unlearn takes it; its defaults here are a smooth one (GA anchored on retain data, full batches).
+    The run is as u2a unlearn takes it; its defaults here are a smooth one: GA with --retention nll over --retain-sample
+    200, full batches (--deterministic). With --no-deterministic each group is run --repetitions times.
     Killed half-way, the same command goes on run by run; accelerate launch shares the runs among processes.
 
     \b

@@ -41,7 +41,9 @@ run_options = stacked(
     click.option("--learning-rate", default=1e-4, show_default=True),
     click.option("--steps", default=50, show_default=True),
     click.option("--batch-size", default=32, show_default=True, help="Forget (and retain) examples a step."),
-    click.option("--deterministic", is_flag=True, help="Every step takes all examples, in one fixed order."),
+    click.option(
+        "--deterministic/--no-deterministic", help="Every step takes all examples, in one fixed order, or a batch."
+    ),
     click.option("--clip", default=1.0, show_default=True, help="Bound of the gradient's norm; 0: none."),
     click.option("--proximity", default=0.0, show_default=True, help="λ of (λ/2) ‖θ − θ0‖²."),
     click.option(
@@ -55,7 +57,9 @@ run_options = stacked(
     ),
     click.option("--check-every", default=5, show_default=True, help="Steps between two checks."),
     click.option("--monitor", default=128, show_default=True, help="Pairs and retain examples measured at a check."),
-    click.option("--retain-sample", type=int, help="Retain examples that there are for the run.  [default: all]"),
+    click.option(
+        "--retain-sample", type=int, help="Retain examples that there are for the run; 0: all.  [default: all]"
+    ),
 )
 inner_options = stacked(
     click.option("--params", "parameters", type=PARAMETERS, help="θ.  [default: full for scratch:, else lora]"),
@@ -124,6 +128,7 @@ def unlearn_config(
 
     objective = objective_config(settings)
     settings["parameters"] = scored_parameters(bundle, settings["parameters"])
+    settings["retain_sample"] = settings["retain_sample"] or None
     return UnlearnConfig(objective=objective, **settings, options=load_options(device, dtype, attention))
 
 
