@@ -8,8 +8,8 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from datetime import datetime, timedelta, tzinfo
 from functools import partial
@@ -126,21 +126,13 @@ def test_threads_share_one_log(tmp_path: Path) -> None:
     """Each adds its own examples, trying again when another one was faster."""
     ids = {f"t{number}": [f"{number}-{step}" for step in range(8)] for number in range(4)}
     log = ForgetLog(tmp_path, [one for row in ids.values() for one in row])
-    failures: list[BaseException] = []
 
     def work(tab: str) -> None:
-        try:
-            for one in ids[tab]:
-                insist(log, one, tab)
-        except BaseException as error:  # noqa: BLE001 - shown by the test
-            failures.append(error)
+        for one in ids[tab]:
+            insist(log, one, tab)
 
-    threads = [threading.Thread(target=work, args=(tab,)) for tab in ids]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert failures == []
+    with ThreadPoolExecutor(len(ids)) as threads:
+        list(threads.map(work, ids))  # raises what a thread raised
     assert set(log.read("mine").entries) == {one for row in ids.values() for one in row}
     assert [row.seq for row in log.history("mine")] == list(range(32, 0, -1))
 
