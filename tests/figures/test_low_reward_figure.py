@@ -8,8 +8,9 @@ import plotly.graph_objects as go
 import pytest
 from synthetic_scores import synthetic_metadata, synthetic_scores
 
+from u2a_core.evaluation.correlation import spearman
 from u2a_core.figures.low_reward import LowRewardOptions, low_reward_cut, low_reward_figure
-from u2a_core.figures.statistics import low_reward_groups, low_token_counts, spearman
+from u2a_core.figures.statistics import low_reward_groups, low_token_counts
 from u2a_core.store.scores import Scores
 
 

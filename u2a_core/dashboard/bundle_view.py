@@ -69,5 +69,5 @@ def theme() -> Literal["light", "dark"]:
 
 
 def chart(figure: go.Figure) -> None:
-    """Draw a figure as it is, with its own colours, tall enough for its rings."""
-    st.plotly_chart(figure.update_layout(height=680), theme=None, config=PLOTLY_CONFIG)
+    """Draw a figure as it is, with its own colours; as tall as it asks, else tall enough for its rings."""
+    st.plotly_chart(figure.update_layout(height=figure.layout.height or 680), theme=None, config=PLOTLY_CONFIG)

@@ -9,7 +9,7 @@ from u2a_core.bundle import Bundle
 from u2a_core.demo.measures import Answer, DemoMeasures
 from u2a_core.demo.recipe import DemoRecipe
 from u2a_core.demo.unlearned import DEMO_COMMAND
-from u2a_core.figures.statistics import Correlation
+from u2a_core.evaluation.correlation import Correlation
 
 
 def model_card(bundle: Bundle, recipe: DemoRecipe, measured: DemoMeasures, seconds: float) -> str:

@@ -19,7 +19,8 @@ from u2a_core.data.table import Example, negative_example, positive_example
 from u2a_core.demo.recipe import DemoRecipe
 from u2a_core.demo.sentences import bad_share
 from u2a_core.demo.unlearned import Unlearned, unlearn_top_quarter
-from u2a_core.figures.statistics import Correlation, low_reward_groups, spearman
+from u2a_core.evaluation.correlation import Correlation, spearman
+from u2a_core.figures.statistics import low_reward_groups
 from u2a_core.influence.logprobs import response_logps
 from u2a_core.models.generation import answers
 from u2a_core.models.loading import LoadOptions

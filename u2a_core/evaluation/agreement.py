@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from u2a_core.figures.statistics import spearman
+from u2a_core.evaluation.correlation import spearman
 from u2a_core.store.fingerprints import settings_sha256
 
 Floats = NDArray[np.float64]

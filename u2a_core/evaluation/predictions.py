@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from u2a_core.errors import ScoringError
@@ -20,10 +19,8 @@ from u2a_core.influence.candidate_influence import CandidateInfluence
 from u2a_core.influence.curvature import Forgetting
 from u2a_core.influence.implicit import ImplicitConfig, implicit_direction
 from u2a_core.influence.unrolled import unrolled
-from u2a_core.influence.what_if import WhatIf
+from u2a_core.influence.what_if_bundle import BundleWhatIf
 from u2a_core.objectives.alignment import alignment
-from u2a_core.store.sketches import read_sketches
-from u2a_core.unlearning.config import UnlearnConfig
 from u2a_core.unlearning.material import Material
 
 Floats = NDArray[np.float64]
@@ -55,13 +52,13 @@ class Predictor:
     def first_order(self) -> Linear:
         """H = λI."""
         gradient = self._at_start().gradient
-        derivative = horizon(self.material.config) * self._along(gradient)
-        return Linear(derivative, 0.0, {"damping": 1 / horizon(self.material.config)})
+        derivative = self.material.config.horizon * self._along(gradient)
+        return Linear(derivative, 0.0, {"damping": 1 / self.material.config.horizon})
 
     def implicit(self, config: ImplicitConfig) -> Linear:
         """H = λI + α·GGN of the retain KL (+ the objective's own part); λ as above."""
         material = self.material
-        settings = replace(config, damping=1 / horizon(material.config))
+        settings = replace(config, damping=1 / material.config.horizon)
         candidates = [material.candidates[one] for one in self.ids]
         references = None
         if material.references is not None:
@@ -90,21 +87,19 @@ class Predictor:
         Raises `ScoringError` where the sketches are of another objective.
         """
         config, bundle = self.material.config, self.material.bundle
-        stored = read_sketches(bundle.sketches_folder / sketch)
-        wanted, given = config.objective.settings(), stored.metadata["asked"]["objective"]
+        model = BundleWhatIf(bundle, sketch, config.horizon)
+        wanted, given = config.objective.settings(), model.objective
         if any(wanted[name] != given.get(name) for name in wanted if name not in ("retention", "alpha")):
             raise ScoringError(
                 f"The sketches {sketch} are of the objective {given}, the runs of {wanted}: make others with "
                 f"`u2a sketch {bundle.reference} --objective {wanted['name']} --sketch NAME`."
             )
-        asked = stored.metadata["asked"]
-        model = WhatIf(stored.candidates, stored.pairs, stored.curvature, asked["alignment"], horizon(config))
-        rows = pd.Index(stored.candidates.table["id"]).get_indexer(self.ids)
+        rows = [model.places[one] for one in self.ids]
         found = []
         for group in groups:
-            weights = np.zeros(model.count)
+            weights = np.zeros(len(model.ids))
             weights[rows] = group
-            found.append(model.predict(weights))
+            found.append(model.model.predict(weights))
         return [one.second_order for one in found], [one.first_order for one in found]
 
     def _at_start(self) -> AlignmentGradient:
@@ -121,8 +116,3 @@ class Predictor:
         if self._influence is None:
             self._influence = CandidateInfluence(self.material, self.ids, self.show)
         return self._influence.along(direction)
-
-
-def horizon(config: UnlearnConfig) -> float:
-    """Learning rate × steps, 1/λ."""
-    return config.learning_rate * config.steps

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from u2a_core.bundle import Bundle
 from u2a_core.errors import BundleError, ScoringError
 from u2a_core.evaluation.agreement import CaseTable, compare, make_case
-from u2a_core.evaluation.predictions import Linear, Predictor, horizon
+from u2a_core.evaluation.predictions import Linear, Predictor
 from u2a_core.evaluation.verdict import verdict
 from u2a_core.influence.implicit import ImplicitConfig
 from u2a_core.influence.realised import Counterfactuals, Realisation
@@ -74,7 +74,7 @@ def trust(
     path = trust_path(bundle.results, name)
     part = path.with_name(f"{name}.part")
     team, options = processes(inner.options)
-    asked = {"inner": inner.asked(), "trust": asdict(config), "bundle_hash": bundle.hash}
+    asked = json.loads(json.dumps({"inner": inner.asked(), "trust": asdict(config), "bundle_hash": bundle.hash}))
     own = replace(inner, options=options)
     if not team.main:
         team.wait()  # until the main process has looked at the folder
@@ -88,7 +88,7 @@ def trust(
         remove(part)
     if path.exists():
         done = read_trust(path)
-        if done.unlearning.get("asked") != json.loads(json.dumps(asked)):
+        if done.unlearning.get("asked") != asked:
             raise BundleError(
                 f"{path} exists already and was measured otherwise, or on another state of the bundle. Choose another "
                 "name with --trust, or say --restart to replace it."
@@ -131,7 +131,7 @@ class _Measurement:
         runs = Counterfactuals(self.material, self.pairs, self.material.retain, self.folder, self.team, self.show)
         groups = {f"group-{number}": self._weights(members) for number, members in enumerate(self.groups)}
         found = runs.run(groups, seeds)
-        share = horizon(self.inner) / len(self.ids)  # what one of the candidates has of the whole run, in one step
+        share = self.inner.horizon / len(self.ids)  # what one of the candidates has of the whole run, in one step
         self.material.config = replace(
             self.inner, learning_rate=share, steps=1, optimizer="sgd", clip=0.0, deterministic=True, proximity=0.0,
             retain_budget=None, trust_region=None, monitor=1,
@@ -176,7 +176,7 @@ class _Measurement:
         return TrustReport(
             bundle_hash=self.material.bundle.hash,
             objective_settings=self.inner.objective.settings(),
-            unlearning={**self.inner.asked(), "asked": json.loads(json.dumps(asked))},
+            unlearning={**self.inner.asked(), "asked": asked},
             estimators=dict.fromkeys(predicted, settings),
             groups=tables[0],
             singles=tables[1],
@@ -228,7 +228,7 @@ class _Measurement:
         notes = [
             f"{len(self.groups)} random halves of {len(self.ids)} candidates; J rises by {gain:+.4f} nats per pair on "
             f"average{told}; a run took {np.mean([one.seconds for one in runs]):.1f} s.",
-            f"Predictions are for λ = 1/(learning rate × steps) = {1 / horizon(self.inner):.3g}; scores with another "
+            f"Predictions are for λ = 1/(learning rate × steps) = {1 / self.inner.horizon:.3g}; scores with another "
             "λ have the same order and another size (first order).",
         ]
         early = sum(one.stopped is not None for one in runs)

@@ -13,16 +13,10 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from u2a_core.evaluation.correlation import Correlation, spearman
 from u2a_core.figures.excerpt import hover_text, short_id, signed
 from u2a_core.figures.palette import SIGN_HELP, Ink, PaletteName, ThemeName, empty_figure, frame, headline, ink, note
-from u2a_core.figures.statistics import (
-    Correlation,
-    Grouping,
-    low_reward_groups,
-    low_token_counts,
-    reward_threshold,
-    spearman,
-)
+from u2a_core.figures.statistics import Grouping, low_reward_groups, low_token_counts, reward_threshold
 from u2a_core.store.scores import Scores
 
 HOW_TO_READ = (

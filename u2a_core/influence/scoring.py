@@ -37,7 +37,7 @@ from u2a_core.models.loading import LoadOptions
 from u2a_core.models.policy import Policy, load_policy
 from u2a_core.objectives.alignment import alignment
 from u2a_core.objectives.forgetting import forgetting_objective
-from u2a_core.store.files import remove, replacing, writable_folder, write_json
+from u2a_core.store.files import is_plain_name, remove, replacing, writable_folder, write_json
 from u2a_core.store.progress import Progress
 from u2a_core.store.run_folder import RunFolder
 from u2a_core.store.scores import read_scores
@@ -86,7 +86,7 @@ def score(
 def _check(config: ScoreConfig, name: str) -> None:
     """Refuse what cannot work before a model is loaded."""
     config.check()
-    if not name or not all(letter.isalnum() or letter in "-_." for letter in name) or name.startswith("."):
+    if not is_plain_name(name):
         raise ScoringError(f"--scores {name!r} cannot be a file name: use letters, digits, '-', '_' and '.'.")
 
 

@@ -36,7 +36,7 @@ from u2a_core.models.loading import LoadOptions
 from u2a_core.models.policy import load_policy
 from u2a_core.objectives.alignment import alignment
 from u2a_core.objectives.forgetting import ForgettingObjective, forgetting_objective
-from u2a_core.store.files import remove, replacing, writable_folder
+from u2a_core.store.files import is_plain_name, remove, replacing, writable_folder
 from u2a_core.store.progress import Progress
 from u2a_core.store.provenance import provenance
 from u2a_core.store.run_folder import RunFolder
@@ -267,7 +267,6 @@ def _table(rows: Sequence[Example | PreferencePair]) -> pd.DataFrame:
 
 def _path(bundle: Bundle, name: str) -> Path:
     """The folder of the sketches called `name`; `ScoringError` where that is no folder name."""
-    plain = all(letter.isalnum() or letter in "-_." for letter in name)
-    if not name or not plain or name.startswith(".") or name.endswith(".part"):
+    if not is_plain_name(name) or name.endswith(".part"):
         raise ScoringError(f"--sketch {name!r} cannot be a folder name: use letters, digits, '-', '_' and '.'.")
     return bundle.sketches_folder / name

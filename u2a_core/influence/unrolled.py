@@ -46,19 +46,23 @@ SHARE_OF_MEMORY = 0.25  # that the iterates may take before they are kept on dis
 class Unrolled:
     """dJ/dω_i by id, nats per pair and unit of ω; > 0: a larger weight raises J.
 
-    `value` is J(θ_T). `growth` is ‖a_t‖ / ‖a_{t+1}‖ of every step, first step first. `exploded`: the adjoint grew by
-    more than `LARGEST_GROWTH`, and why is in `warning`. `stopped`: why the run ended early, at the last of these steps,
-    if it did. Seconds of the run and of the sweep.
+    `value` is J(θ_T). `growth` is ‖a_t‖ / ‖a_{t+1}‖ of every step, first step first. `warning`: why it exploded, if
+    the adjoint grew by more than `LARGEST_GROWTH`. `stopped`: why the run ended early, at the last of these steps, if
+    it did. Seconds of the run and of the sweep.
     """
 
     derivative: dict[str, float]
     value: float
     growth: list[float]
-    exploded: bool
     warning: str | None
     stopped: str | None
     run_seconds: float
     sweep_seconds: float
+
+    @property
+    def exploded(self) -> bool:
+        """Whether the adjoint grew by more than `LARGEST_GROWTH`."""
+        return self.warning is not None
 
     def metadata(self) -> dict[str, Any]:
         """Plain values for the scores' metadata."""
@@ -161,9 +165,7 @@ def sweep(
     growth = [after / before if before else 1.0 for before, after in pairwise(norms)][::-1]
     warning = explosion(config.learning_rate, norms, curvatures)
     seconds = time.monotonic() - began
-    return Unrolled(
-        slopes, found.value, growth, warning is not None, warning, outcome.stopped, outcome.seconds, seconds
-    )
+    return Unrolled(slopes, found.value, growth, warning, outcome.stopped, outcome.seconds, seconds)
 
 
 def _second_order(

@@ -29,6 +29,7 @@ class BundleWhatIf:
                 f"The sketches {name} are of another state of the bundle {bundle.reference}. Make them anew with "
                 f"`u2a sketch {bundle.reference} --sketch {name} --restart`."
             )
+        self.objective: dict[str, Any] = stored.metadata["objective_settings"]
         self.ids = [str(one) for one in stored.candidates.table["id"]]
         self.places = {one: place for place, one in enumerate(self.ids)}
         self.model = WhatIf(

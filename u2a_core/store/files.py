@@ -89,6 +89,11 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def is_plain_name(name: str) -> bool:
+    """Whether a result can have this name: letters, digits and `-_.`, with no point at the start; no path."""
+    return bool(name) and not name.startswith(".") and all(letter.isalnum() or letter in "-_." for letter in name)
+
+
 def writable_folder(path: Path) -> Path:
     """Create `path` if need be and prove that it can be written; raises `StorageError`, before any work is done."""
     try:

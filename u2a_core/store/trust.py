@@ -17,7 +17,7 @@ from u2a_core.bundle import Bundle
 from u2a_core.errors import BundleError, ScoringError
 from u2a_core.evaluation.agreement import Agreement, CaseTable, Ceiling, ids_digest
 from u2a_core.evaluation.verdict import GROUPS, SINGLES, decimal, judge, rho_text, slope_text
-from u2a_core.store.files import write_json
+from u2a_core.store.files import is_plain_name, write_json
 
 FORMAT_VERSION = 1
 NOT_MEASURED = "Trust: not measured; run `u2a trust BUNDLE`"
@@ -51,7 +51,7 @@ def trust_path(folder: Path, name: str) -> Path:
     """Where the report called `name` lies below a bundle's results folder; `ScoringError` where that is no file
     name.
     """
-    if not name or name.startswith(".") or not all(letter.isalnum() or letter in "-_." for letter in name):
+    if not is_plain_name(name):
         raise ScoringError(
             f"A trust report cannot be called {name!r}: use letters, digits, '-', '_' and '.', and no '.' at the start."
         )

@@ -6,6 +6,7 @@ is never touched.
 """
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from u2a_core.influence.alignment_gradient import EncodedPair, alignment_gradien
 from u2a_core.influence.candidate_influence import CandidateInfluence
 from u2a_core.influence.curvature import Forgetting
 from u2a_core.influence.implicit import ImplicitConfig, implicit_direction
-from u2a_core.influence.unrolled import check_unrollable, unrolled
+from u2a_core.influence.unrolled import check_unrollable, recording, sweep, unrolled
 from u2a_core.objectives.alignment import alignment
 from u2a_core.unlearning.batches import step_examples
 from u2a_core.unlearning.inner import InnerSolver, Outcome, drawn
@@ -25,6 +26,7 @@ from u2a_core.unlearning.material import Material
 from u2a_core.unlearning.measures import measure_alignment, measure_retain
 from u2a_core.unlearning.processes import Processes
 from u2a_core.unlearning.step_direction import adam_scaling, step_direction
+from u2a_core.unlearning.trajectory import Trajectory
 from u2a_core.unlearning.weights import Flags, Floats
 
 ESTIMATORS = ("first_order", "implicit", "unrolled")
@@ -55,12 +57,20 @@ class BundleProblem:
         self.solver = InnerSolver(material, self.train, show=show)
         self.start_nll = self._nll()
         self.influence = CandidateInfluence(material, self.ids, show)
+        self._held = ExitStack()
+        self._recorded: tuple[Outcome, Trajectory] | None = None  # of the last run, where its steps are wanted
 
     def solve(self, weights: Floats) -> Outcome:
         """θ*(ω) by the inner solver; the model is left there."""
-        return self.solver.solve(
-            {one: float(weight) for one, weight in zip(self.ids, weights, strict=True) if weight > 0}
-        )
+        active = {one: float(weight) for one, weight in zip(self.ids, weights, strict=True) if weight > 0}
+        if self.estimator != "unrolled":
+            return self.solver.solve(active)
+        self._recorded = None
+        self._held.close()  # the steps of the run before
+        trajectory = self._held.enter_context(recording(self.material))
+        outcome = self.solver.solve(active, trajectory=trajectory)
+        self._recorded = outcome, trajectory
+        return outcome
 
     def value(self, solution: Outcome | None) -> tuple[float, float]:
         """J on the training fold and on the fold kept aside."""
@@ -82,7 +92,7 @@ class BundleProblem:
         derivative = np.zeros(len(self.ids))
         places = np.flatnonzero(wanted)
         if self.estimator == "unrolled" and solution is not None:
-            derivative[places] = self._unrolled(weights, places)
+            derivative[places] = self._unrolled(solution, weights, places)
         else:
             derivative[places] = self._along_direction(solution, weights, places)
         return derivative / (float(derivative[places].std()) or 1.0)  # the unit changes from round to round
@@ -107,19 +117,23 @@ class BundleProblem:
     def _implicit(self, gradient: dict[str, Tensor]) -> dict[str, Tensor]:
         """H⁻¹∇J where the model is now; λ as the steps have it."""
         material = self.material
-        config = material.config
-        settings = ImplicitConfig(alpha=material.objective.alpha, damping=1 / (config.learning_rate * config.steps))
+        settings = ImplicitConfig(alpha=material.objective.alpha, damping=1 / material.config.horizon)
         forgetting = Forgetting(material.objective, [], None)  # its own part is left out
         budget = self.influence.choice.token_budget
         return implicit_direction(
             material.policy, gradient, settings, material.retain, forgetting, budget, show=self.show
         )[0]
 
-    def _unrolled(self, weights: Floats, places: Places) -> Floats:
-        """The exact derivative, of the run with `weights`. Raises `UnlearningError` where the sweep exploded."""
+    def _unrolled(self, solution: Outcome, weights: Floats, places: Places) -> Floats:
+        """The exact derivative, of the run with `weights` that led to `solution`: the last one, else run anew. Raises
+        `UnlearningError` where the sweep exploded.
+        """
         wanted = {self.ids[place]: float(weights[place]) for place in places}
         held = {one: float(weight) for one, weight in zip(self.ids, weights, strict=True) if weight > 0}
-        found = unrolled(self.material, held | wanted, self.train, show=self.show)
+        if self._recorded is not None and self._recorded[0] is solution:
+            found = sweep(self.material, held | wanted, self.train, *self._recorded, show=self.show)
+        else:
+            found = unrolled(self.material, held | wanted, self.train, show=self.show)
         if found.warning:
             raise UnlearningError(
                 f"The unrolled derivative predicts nothing here: {found.warning}. Or take --estimator first_order."

@@ -62,6 +62,11 @@ class UnlearnConfig:
             if not (math.isfinite(value) and value >= 0):
                 raise UnlearningError(f"{_option(name)} must be a number of at least 0; it is {value}.")
 
+    @property
+    def horizon(self) -> float:
+        """Learning rate × steps: how far plain steps of unit gradients go; 1/λ of the estimators at θ0."""
+        return self.learning_rate * self.steps
+
     def asked(self) -> dict[str, Any]:
         """Everything that decides the outcome, as plain JSON values."""
         plain: Mapping[str, Any] = asdict(self)

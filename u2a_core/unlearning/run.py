@@ -21,7 +21,7 @@ from u2a_core.data.forget_set import ForgetSet, write_forget_set
 from u2a_core.data.splits import Split
 from u2a_core.errors import BundleError, U2AError, UnlearningError
 from u2a_core.models.loading import is_local, quiet
-from u2a_core.store.files import remove, replacing, writable_folder, write_json
+from u2a_core.store.files import is_plain_name, remove, replacing, writable_folder, write_json
 from u2a_core.store.provenance import provenance
 from u2a_core.store.run_folder import RunFolder
 from u2a_core.unlearning.checkpoint import load_state, save_state
@@ -89,7 +89,7 @@ def run_path(bundle: Bundle, name: str) -> Path:
 
 def result_path(bundle: Bundle, kind: str, name: str) -> Path:
     """The folder of the `run` or `weights` (which is its option, too) called `name`; `UnlearningError` as above."""
-    if not name or name.startswith(".") or not all(letter.isalnum() or letter in "-_." for letter in name):
+    if not is_plain_name(name):
         raise UnlearningError(f"--{kind} {name!r} cannot be a folder name: use letters, digits, '-', '_' and '.'.")
     return bundle.results / {"run": "runs"}.get(kind, kind) / name
 
