@@ -1,17 +1,11 @@
-"""The frame of the studio: which bundle, which page. Started by `u2a serve BUNDLE`."""
-
-import sys
+"""The frame of the studio, started by `u2a serve`: navigation, what is chosen, and the page."""
 
 import streamlit as st
 
-from u2a_core.dashboard.bundle_view import scores_choice
+from u2a_core.dashboard.frame import close, frame, navigation
 
 st.set_page_config(page_title="U2A Studio", layout="wide")
-page = st.navigation(
-    [
-        st.Page("pages/influence.py", title="Influence map", default=True),
-        st.Page("pages/low_reward.py", title="Low-reward tokens"),
-    ]
-)
-scores_choice(sys.argv[1:])
+page = navigation()
+frame()
 page.run()
+close()

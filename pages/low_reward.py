@@ -2,7 +2,8 @@
 
 import streamlit as st
 
-from u2a_core.dashboard.bundle_view import chart, chosen_scores, theme
+from u2a_core.dashboard.showing import chart
+from u2a_core.dashboard.studio import chosen_scores, theme
 from u2a_core.figures.low_reward import HOW_TO_READ, LowRewardOptions, low_reward_figure
 from u2a_core.figures.statistics import Grouping
 
@@ -17,4 +18,8 @@ scores = chosen_scores()
 if scores is not None and scores.metadata["low_reward_threshold"] is None:
     st.info("These scores hold no token rewards. Run `u2a reward BUNDLE --train`, then `u2a score BUNDLE --restart`.")
 elif scores is not None:
-    chart(low_reward_figure(scores, LowRewardOptions(quantile=quantile, group_size=group_size, by=by, theme=theme())))
+    chart(
+        low_reward_figure(scores, LowRewardOptions(quantile=quantile, group_size=group_size, by=by, theme=theme())),
+        "low-reward",
+        "Groups",
+    )

@@ -214,14 +214,18 @@ def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
         part.write_text(tomli_w.dumps(manifest), encoding="utf-8")
 
 
-def demo_results() -> Path:
-    """Where what is computed from the embedded demo goes: `cache/demo` of the checkout, else `~/.cache/u2a/demo`.
-
-    `U2A_CACHE` names another folder in place of `cache` and `~/.cache/u2a`.
+def cache_home() -> Path:
+    """Where what is computed goes that has no bundle folder of its own: `cache` of the checkout, else `~/.cache/u2a`;
+    `U2A_CACHE` names another folder.
     """
     checkout = Path(__file__).resolve().parents[1]
     usual = checkout / "cache" if (checkout / "pyproject.toml").is_file() else Path.home() / ".cache" / "u2a"
-    return Path(os.environ.get("U2A_CACHE") or usual).expanduser() / DEMO
+    return Path(os.environ.get("U2A_CACHE") or usual).expanduser()
+
+
+def demo_results() -> Path:
+    """Where what is computed from the embedded demo goes."""
+    return cache_home() / DEMO
 
 
 def open_bundle(path: str | Path) -> Bundle:

@@ -36,6 +36,12 @@ class StorageError(U2AError):
     """A folder that cannot be written, or a disk that is full."""
 
 
+class StudioError(U2AError):
+    """Something asked of the studio that it cannot or may not do: a path outside the workspace, a change while
+    read-only.
+    """
+
+
 class StaleEditError(U2AError):
     """An edit of a state that was changed meanwhile, by another tab or process; the message says how."""
 

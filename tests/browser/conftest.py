@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
+from studio_server import serving
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "figures"))  # the synthetic scores live with the figures' tests
 
@@ -30,3 +31,25 @@ def chromium() -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path=executable, args=ARGUMENTS)
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="module")
+def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Workspace and results of `demo_address`, fresh for a module of tests."""
+    return tmp_path_factory.mktemp("studio")
+
+
+@pytest.fixture(scope="module")
+def demo_address(demo_folder: Path) -> Iterator[str]:
+    """The studio on the embedded demo."""
+    with serving(demo_folder, "demo") as address:
+        yield address
+
+
+@pytest.fixture
+def demo_page(chromium: Browser, demo_address: str) -> Iterator[Page]:
+    """A tab of its own, not yet at the studio's address."""
+    opened = chromium.new_page(viewport={"width": 1280, "height": 900})
+    opened.set_default_timeout(60_000)
+    yield opened
+    opened.close()

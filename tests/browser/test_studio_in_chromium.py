@@ -1,15 +1,11 @@
 """`u2a serve` in a real Chromium: both pages draw, nothing leaves the machine, texts of the data set stay text."""
 
-import os
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page
+from studio_server import serving
 from synthetic_scores import synthetic_scores
 
 from u2a_core.bundle import FORMAT_VERSION, open_bundle, write_manifest
@@ -37,30 +33,9 @@ def bundle_with_scores(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    bundle = bundle_with_scores(tmp_path_factory.mktemp("studio") / "bundle")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "u2a_core.cli", "serve", str(bundle), "--port", str(port), "--no-browser"]
-    log = tmp_path_factory.mktemp("log") / "server.txt"
-    with log.open("w") as stream:
-        server = subprocess.Popen(command, stdout=stream, stderr=stream, env=dict(os.environ), start_new_session=True)
-    try:
-        _wait(port, server, log)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        os.killpg(server.pid, 15)
-        server.wait(20)
-
-
-def _wait(port: int, server: subprocess.Popen[bytes], log: Path) -> None:
-    for _ in range(300):
-        assert server.poll() is None, log.read_text()
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.2)
-    pytest.fail("the studio did not start: " + log.read_text())
+    folder = tmp_path_factory.mktemp("studio")
+    with serving(folder, str(bundle_with_scores(folder / "bundle"))) as address:
+        yield address
 
 
 @pytest.fixture
@@ -91,12 +66,12 @@ def test_the_low_reward_page_opens_from_its_own_address_on_a_fresh_server(
     page.wait_for_selector(".js-plotly-plot", timeout=60_000)
     page.wait_for_function("document.querySelector('.js-plotly-plot')?.textContent.includes('Spearman')")
     assert page.locator("text=Page not found").count() == 0
-    assert page.locator("text=Bundle: synthetic").count() == 1
+    assert page.get_by_test_id("stSidebar").get_by_text("bundle", exact=True).count() == 1
     assert elsewhere == []
 
 
 def test_the_influence_page_draws_every_candidate(page: Page, address: str, elsewhere: list[str]) -> None:
-    page.goto(address)
+    page.goto(f"{address}/influence")
     page.wait_for_selector(".js-plotly-plot", timeout=60_000)
     drawn = page.evaluate(
         "document.querySelector('.js-plotly-plot')._fullData.filter(t => t.type === 'scattergl')"
@@ -108,6 +83,6 @@ def test_the_influence_page_draws_every_candidate(page: Page, address: str, else
 
 
 def test_other_scores_are_chosen_by_the_address_and_stale_ones_are_refused(page: Page, address: str) -> None:
-    page.goto(f"{address}/?scores=stale")
+    page.goto(f"{address}/influence?scores=stale")
     page.wait_for_selector("text=These scores cannot be shown", timeout=60_000)
     assert page.locator("text=changed since").count() >= 1

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -10,23 +11,43 @@ import click
 from u2a_core.commands.options import json_option, printed
 from u2a_core.errors import BundleError
 
+LARGEST_UPLOAD = 50  # MB
+
 
 @click.command()
-@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("bundles", nargs=-1, type=click.Path(path_type=Path), metavar="[BUNDLE]...")
 @click.option("--port", default=8501, show_default=True)
+@click.option("--read-only", is_flag=True, help="For classes: nothing can be started or changed.")
+@click.option(
+    "--workspace", type=click.Path(path_type=Path, file_okay=False, exists=True), default=".", show_default=True,
+    help="Folder that bundles may be opened from.",
+)  # fmt: skip
 @click.option(
     "--browser/--no-browser", default=None, help="Open a browser window.  [default: where there is a display]"
 )
-def serve(bundle: Path, port: int, browser: bool | None) -> None:
-    """Show the scores of BUNDLE in the browser, at http://127.0.0.1:8501 and nowhere else.
+def serve(bundles: tuple[Path, ...], port: int, read_only: bool, workspace: Path, browser: bool | None) -> None:
+    """Open the studio on BUNDLEs (none: the embedded demo), at http://127.0.0.1:8501 and nowhere else.
 
     \b
     Example:
       u2a serve my-bundle
     """
-    from u2a_core.bundle import open_bundle
+    raise SystemExit(serve_studio(bundles, port, read_only, workspace, browser))
 
-    opened = open_bundle(bundle)
+
+def serve_studio(
+    bundles: Sequence[Path],
+    port: int = 8501,
+    read_only: bool = False,
+    workspace: Path = Path(),
+    browser: bool | None = None,
+) -> int:
+    """Run the studio until it is ended; its return code. Raises `BundleError` for what is no bundle."""
+    from u2a_core.bundle import DEMO, open_bundle
+    from u2a_core.dashboard.served import VARIABLE, Served
+
+    opened = [open_bundle(bundle) for bundle in bundles or [Path(DEMO)]]
+    references = [one.reference if one.read_only else str(one.path.resolve()) for one in opened]
     app = studio_script()
     headless = not (has_display() if browser is None else browser)
     settings = {
@@ -34,21 +55,15 @@ def serve(bundle: Path, port: int, browser: bool | None) -> None:
         "server.port": port,
         "server.headless": str(headless).lower(),
         "server.fileWatcherType": "none",
+        "server.maxUploadSize": LARGEST_UPLOAD,
         "browser.gatherUsageStats": "false",
     }
     options = [f"--{name}={value}" for name, value in settings.items()]
-    command = [
-        sys.executable,
-        "-m",
-        "u2a_core.dashboard.launch",
-        "run",
-        str(app),
-        *options,
-        "--",
-        opened.reference if opened.read_only else str(opened.path.resolve()),
-    ]
+    command = [sys.executable, "-m", "u2a_core.dashboard.launch", "run", str(app), *options]
+    told = Served(tuple(references), workspace.resolve(), read_only).written()
     click.echo(f"Studio at http://127.0.0.1:{port} (Ctrl-C ends it)")
-    raise SystemExit(subprocess.run(command, cwd=app.parent, check=False).returncode)  # noqa: S603 - our own command line
+    environment = {**os.environ, VARIABLE: told}
+    return subprocess.run(command, cwd=app.parent, env=environment, check=False).returncode  # noqa: S603 - our own
 
 
 @click.group(invoke_without_command=True)

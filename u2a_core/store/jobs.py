@@ -116,7 +116,12 @@ def command_line(job: Job) -> str:
     if job.spec is None:
         return ""
     choices = [f"{name}={shlex.quote(value)}" for name, value in job.spec.environment.items()]
-    return " ".join([*choices, shlex.join(["u2a", *job.spec.argv])])
+    return " ".join([*choices, shell(job.spec.argv)])
+
+
+def shell(argv: Sequence[str]) -> str:
+    """`u2a ARGV`, quoted for the shell."""
+    return shlex.join(["u2a", *argv])
 
 
 def cancel(job: Job) -> None:

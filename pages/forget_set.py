@@ -1,0 +1,5 @@
+"""Forget set."""
+
+import streamlit as st
+
+st.title("Forget set")

@@ -1,0 +1,5 @@
+"""Inspect."""
+
+import streamlit as st
+
+st.title("Inspect")

@@ -1,0 +1,5 @@
+"""Unlearn."""
+
+import streamlit as st
+
+st.title("Unlearn")

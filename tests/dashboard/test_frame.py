@@ -1,0 +1,65 @@
+"""The frame around the pages: bundles, scores, the address, read-only."""
+
+from pathlib import Path
+
+import pytest
+
+from u2a_core.bundle import FORMAT_VERSION, open_bundle, write_manifest
+from u2a_core.dashboard.frame import PAGES
+from u2a_core.dashboard.served import Served, bundles_below, inside
+from u2a_core.errors import BundleError, StudioError
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_page_opens_on_the_demo(page, open_page) -> None:
+    opened = open_page(page)
+    assert not opened.exception
+    assert not opened.error
+    assert [box.value for box in opened.sidebar.selectbox] == ["demo", "default", "forget set"]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_bundle_without_scores_is_told_what_to_do(page, open_page, tmp_path: Path) -> None:
+    (tmp_path / "new" / "policy").mkdir(parents=True)
+    data = {"sha256": "0" * 64, "seed": 0, "max_length": 64}
+    manifest = {"format_version": FORMAT_VERSION, "name": "new", "data": data, "policy": {"path": "policy"}}
+    write_manifest(tmp_path / "new", manifest)
+    opened = open_page(page, str(tmp_path / "new"))
+    assert not opened.exception
+
+
+def test_a_broken_bundle_stops_the_page_with_the_reason(open_page, tmp_path: Path) -> None:
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "bundle.toml").write_text("name = ")
+    opened = open_page("home", str(tmp_path / "broken"))
+    assert not opened.exception
+    assert "cannot be opened" in opened.error[0].value
+    assert "bundle.toml" in opened.text[0].value
+
+
+def test_the_address_names_another_bundle_of_the_workspace_and_none_outside(open_page, tmp_path: Path) -> None:
+    opened = open_page("home", bundle="../elsewhere")
+    assert "outside the workspace" in opened.text[0].value
+
+
+def test_labels_are_short_and_open_what_they_name(tmp_path: Path) -> None:
+    for name in ("one", "deep/two"):
+        (tmp_path / name).mkdir(parents=True)
+        data = {"sha256": "0" * 64, "seed": 0, "max_length": 64}
+        manifest = {"format_version": FORMAT_VERSION, "name": name, "data": data, "policy": {"path": "policy"}}
+        write_manifest(tmp_path / name, manifest)
+    here = Served(("demo", str(tmp_path / "one")), tmp_path)
+    assert list(here.labels()) == ["demo", "one", "deep/two"]
+    assert here.open("deep/two").path == open_bundle(tmp_path / "deep" / "two").path
+    assert here.open("demo").read_only
+    with pytest.raises(BundleError, match="no bundle at"):
+        here.open("nothing")
+
+
+def test_a_link_out_of_the_workspace_is_outside(tmp_path: Path) -> None:
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "way").symlink_to(tmp_path)
+    for typed in ("..", "way", "/etc", "a\0b"):
+        with pytest.raises((StudioError, BundleError), match=r"outside the workspace|is no path"):
+            inside(tmp_path / "work", typed)
+    assert bundles_below(tmp_path / "work") == []

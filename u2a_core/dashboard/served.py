@@ -1,0 +1,99 @@
+"""What the studio serves: bundles, the workspace that typed paths must lie in, and whether anything may be changed.
+
+`u2a serve` says it in the environment variable `U2A_STUDIO`; without it the embedded demo is served.
+"""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from u2a_core.bundle import DEMO, MANIFEST, Bundle, open_bundle
+from u2a_core.errors import BundleError, StudioError
+
+VARIABLE = "U2A_STUDIO"
+DEEPEST = 2  # folders below the workspace in which bundles are looked for
+MOST_FOLDERS = 2000  # that are looked into
+
+
+@dataclass(frozen=True)
+class Served:
+    """`bundles`: `demo` or absolute paths, the first one is shown first."""
+
+    bundles: tuple[str, ...]
+    workspace: Path
+    read_only: bool = False
+
+    def written(self) -> str:
+        """As `served` reads it."""
+        return json.dumps(
+            {"bundles": self.bundles, "workspace": str(self.workspace), "read_only": self.read_only},
+        )
+
+    def labels(self) -> dict[str, str]:
+        """What names the bundles in pages and addresses, with the reference of each: those served, then those found in
+        the workspace.
+        """
+        found = {self.label(one): one for one in self.bundles}
+        for path in bundles_below(self.workspace):
+            found.setdefault(self.label(str(path)), str(path))
+        return found
+
+    def label(self, reference: str) -> str:
+        """`demo`, the path below the workspace, or the whole path."""
+        path = Path(reference)
+        inside = reference != DEMO and path.is_relative_to(self.workspace)
+        return str(path.relative_to(self.workspace)) if inside and path != self.workspace else reference
+
+    def open(self, label: str) -> Bundle:
+        """The bundle of a label, or of a path typed by a user, which must lie in the workspace.
+
+        Raises `StudioError` for a path outside, `BundleError` where there is no bundle.
+        """
+        known = {self.label(one): one for one in self.bundles}
+        return open_bundle(known[label] if label in known else inside(self.workspace, label))
+
+
+def served() -> Served:
+    """What this process serves."""
+    told = os.environ.get(VARIABLE)
+    if told is None:
+        return Served((DEMO,), Path.cwd())
+    values = json.loads(told)
+    return Served(tuple(values["bundles"]), Path(values["workspace"]), bool(values["read_only"]))
+
+
+def inside(workspace: Path, typed: str) -> Path:
+    """The path that a user typed, links followed; `StudioError` where it does not lie in the workspace."""
+    try:
+        path = (workspace / typed).resolve()
+        if path.is_relative_to(workspace.resolve()):
+            return path
+    except (OSError, ValueError, RuntimeError) as error:
+        raise BundleError(f"{typed!r:.200} is no path ({error}).") from error
+    raise StudioError(
+        f"{typed!r:.200} lies outside the workspace {workspace}. Start the studio there, or name the bundle when "
+        "starting it: u2a serve BUNDLE."
+    )
+
+
+def bundles_below(workspace: Path) -> list[Path]:
+    """The bundles that lie in the workspace, not deep, sorted."""
+    found: list[Path] = []
+    level, seen = [workspace], 0
+    for _ in range(DEEPEST + 1):
+        below: list[Path] = []
+        for folder in level:
+            seen += 1
+            if seen > MOST_FOLDERS:
+                return sorted(found)
+            if (folder / MANIFEST).is_file():
+                found.append(folder)
+                continue
+            try:
+                entries = [one for one in folder.iterdir() if not one.name.startswith(".")]
+                below += [one for one in entries if one.is_dir() and not one.is_symlink()]
+            except OSError:
+                continue  # not ours to read
+        level = sorted(below)
+    return sorted(found)
