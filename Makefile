@@ -1,4 +1,5 @@
 # `make demo` and `make test` are all that a newcomer needs; each creates .venv on its first call.
+# `make demo` opens the studio at http://127.0.0.1:8501; PORT chooses another port.
 # PYTHON chooses the interpreter (3.11 or newer), PIP_FLAGS goes to pip, e.g. an index with CPU builds of torch.
 PYTHON ?= python3
 PIP_FLAGS ?=
@@ -8,7 +9,7 @@ READY := .venv/.ready
 .PHONY: demo test lint types benchmark clean
 
 demo: $(READY)
-	$(BIN)/u2a demo
+	$(BIN)/u2a demo $(if $(PORT),--port $(PORT))
 
 test: $(READY)
 	$(BIN)/python -m pytest -q

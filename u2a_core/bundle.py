@@ -17,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from u2a_core.data.table import PairTable, read_pairs
+from u2a_core.data.table import PairTable, read_candidate_ids, read_pairs
 from u2a_core.errors import BundleError
 from u2a_core.store.files import file_sha256, replacing
 from u2a_core.store.fingerprints import model_fingerprint, text_sha256
@@ -123,6 +123,16 @@ class Bundle:
         """The names of all scores, sorted."""
         return sorted({path.stem for folder in (self.results, self.path) for path in folder.glob("scores/*.parquet")})
 
+    def sketches_path(self, name: str) -> Path | None:
+        """The finished sketches called `name`: one's own, else those that came with the bundle; None without either."""
+        places = (folder / "sketches" / name for folder in (self.results, self.path))
+        return next((path for path in places if (path / "rows.parquet").is_file()), None)
+
+    def sketches_names(self) -> list[str]:
+        """The names of all finished sketches, sorted."""
+        found = (path.parent for folder in (self.results, self.path) for path in folder.glob("sketches/*/rows.parquet"))
+        return sorted({path.name for path in found if path.suffix != ".part"})
+
     @property
     def data_hash(self) -> str:
         """SHA-256 of pairs and splits."""
@@ -151,14 +161,27 @@ class Bundle:
     @cached_property
     def pairs(self) -> PairTable:
         """Pairs and splits; `BundleError` where the file is not the one that was prepared."""
-        path = self.path / "data" / "pairs.parquet"
-        table = read_pairs(path)
-        if file_sha256(path) != self.data_hash:
-            raise BundleError(
-                f"{path} changed since the bundle was prepared (its SHA-256 is not the one in {MANIFEST}). Restore "
-                "it, or make the bundle again with `u2a prepare`."
-            )
+        table = read_pairs(self._pairs_path)
+        self._check_pairs()
         return table
+
+    @cached_property
+    def candidate_ids(self) -> list[str]:
+        """The ids of `pairs.forget`, in its order, at a hundredth of the cost; raises as `pairs`."""
+        found = read_candidate_ids(self._pairs_path)
+        self._check_pairs()
+        return found
+
+    @property
+    def _pairs_path(self) -> Path:
+        return self.path / "data" / "pairs.parquet"
+
+    def _check_pairs(self) -> None:
+        if file_sha256(self._pairs_path) != self.data_hash:
+            raise BundleError(
+                f"{self._pairs_path} changed since the bundle was prepared (its SHA-256 is not the one in {MANIFEST}). "
+                "Restore it, or make the bundle again with `u2a prepare`."
+            )
 
     def scores(self, name: str) -> Scores:
         """The scores called `name`; `BundleError` where there are none, or where data or models changed since."""

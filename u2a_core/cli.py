@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 import u2a_core
-from u2a_core.commands import making, scoring, sketching, studio, trust, unlearning, what_if
+from u2a_core.commands import evaluating, explaining, making, scoring, sketching, studio, trust, unlearning, what_if
 from u2a_core.errors import U2AError, guarded
 
 
@@ -58,7 +58,10 @@ for command in (
     scoring.doctor,
     sketching.sketch,
     what_if.what_if,
+    explaining.explain,
     unlearning.unlearn,
+    evaluating.evaluate,
+    evaluating.answers,
     unlearning.weigh,
     unlearning.export,
     trust.trust,

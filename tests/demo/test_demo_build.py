@@ -27,7 +27,7 @@ def test_built_twice_it_is_the_same(tmp_path: Path) -> None:
         assert run.exit_code == 0, run.output
         told.append(json.loads(run.stdout))
         names = {file.name for file in (tmp_path / name).iterdir()}
-        assert names == {"bundle.toml", "MODEL_CARD.md", "data", "policy-tuned", "reward", "scores"}
+        assert names == {"bundle.toml", "MODEL_CARD.md", "data", "policy-tuned", "reward", "scores", "sketches"}
         card = (tmp_path / name / "MODEL_CARD.md").read_text(encoding="utf-8")
         assert card.count("*(bad ") + card.count("*(no known sentence)*") == REDUCED.answers
         assert card.count("*After:*") == REDUCED.answers

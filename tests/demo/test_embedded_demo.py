@@ -21,8 +21,10 @@ from u2a_core.data.encode import ResponseEncoder
 from u2a_core.demo.measures import measure, roc_auc, true_low_tokens
 from u2a_core.demo.recipe import RECIPE
 from u2a_core.errors import BundleError
+from u2a_core.influence.what_if_bundle import BundleWhatIf
 from u2a_core.models.loading import load_tokenizer
 from u2a_core.store.scores import read_scores
+from u2a_core.store.sketches import sketches_metadata
 from u2a_core.store.trust import trust_for, trust_told
 
 MEGABYTE = 1_000_000
@@ -50,11 +52,11 @@ def test_it_was_made_by_this_recipe() -> None:
     assert made["recipe_hash"] == RECIPE.hash(), "the recipe changed: `u2a demo build --out u2a_core/demo/bundle`"
 
 
-def test_it_is_small_and_holds_safetensors_parquet_and_cards_only(demo: Bundle) -> None:
+def test_it_is_small_and_holds_arrays_tables_and_cards_only(demo: Bundle) -> None:
     files = shipped_files()
-    assert sum(size for size, _ in files.values()) < 12 * MEGABYTE
+    assert sum(size for size, _ in files.values()) < 14 * MEGABYTE
     kinds = {Path(name).suffix for name in files}
-    assert kinds == {".safetensors", ".parquet", ".json", ".jinja", ".toml", ".md"}
+    assert kinds == {".safetensors", ".parquet", ".json", ".jinja", ".toml", ".md", ".f16", ".npy", ".done"}
     assert not [name for name in files if name.startswith("cache")]
     sizes = demo.pairs.sizes()
     assert 1900 <= sizes["forget"] <= 2000
@@ -67,8 +69,9 @@ def test_no_path_of_the_maker_is_in_it() -> None:
     for name in ("bundle.toml", "MODEL_CARD.md", "policy-tuned/config.json", "reward/config.json"):
         assert not MAKERS_FOLDER.search((EMBEDDED / name).read_text()), name
         assert str(Path.home()) + "/" not in (EMBEDDED / name).read_text(), name
-    metadata = json.dumps(open_bundle(EMBEDDED).scores("default").metadata)
-    assert not MAKERS_FOLDER.search(metadata)
+    bundle = open_bundle(EMBEDDED)
+    for metadata in (bundle.scores("default").metadata, sketches_metadata(EMBEDDED / "sketches" / "default")):
+        assert not MAKERS_FOLDER.search(json.dumps(metadata))
     assert MAKERS_FOLDER.search('"path": "/tmp/u2a/demo.jsonl"')
 
 
@@ -101,6 +104,15 @@ def test_planted_near_duplicates_have_lower_scores(demo: Bundle) -> None:
     delta = table["delta_pa"].to_numpy(np.float64)
     assert planted.sum() > 100
     assert roc_auc(delta[~planted], delta[planted]) > 0.8
+
+
+def test_its_sketches_give_its_scores(demo: Bundle) -> None:
+    """Two ways to −⟨∇J, ∇φ_i⟩/nλ: dual numbers through the whole gradient, and sketches that keep ∇J exactly."""
+    scores = demo.scores("default")
+    horizon = 1 / scores.metadata["damping"]
+    found = BundleWhatIf(demo, "default", horizon).model.delta_pa()
+    expected = scores.table["delta_pa"].to_numpy(np.float64)
+    assert np.abs(found - expected).max() < 1e-2 * np.abs(expected).mean(), "but for float16"
 
 
 @pytest.mark.slow
@@ -173,7 +185,7 @@ def test_a_new_bundle_may_not_take_its_name(tmp_path: Path, monkeypatch: pytest.
 def test_the_pictures_are_drawn_without_torch(tmp_path: Path) -> None:
     code = (
         "import sys; sys.modules['torch'] = None; sys.modules['transformers'] = None\n"
-        "from u2a_core.cli import main; main(['demo', '--no-open', '--json'])"
+        "from u2a_core.cli import main; main(['demo', '--pictures', '--no-browser', '--json'])"
     )
     environment = {"U2A_CACHE": str(tmp_path), "PATH": "", "HOME": str(tmp_path)}
     run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)

@@ -44,15 +44,16 @@ def model(
     """What is to be maximised and its derivative, from the formula, as functions of ω [n]."""
     cross = what_if.cross.astype(np.float64)[:, slice(None) if pairs is None else pairs]
     present, horizon = ~constraints.excluded, what_if.horizon
+    pull = what_if.pull[slice(None) if pairs is None else pairs]
     curved = what_if.alignment == "dpo"
 
     def value(weights: Floats) -> float:
-        along = weights[present] / present.sum() @ cross[present]  # ⟨h_p, u⟩
+        along = weights[present] / present.sum() @ cross[present] + pull  # ⟨h_p, u⟩
         spread = ((weights[present] - 1) ** 2).mean()
         return float(-horizon * along.mean() - curved * horizon**2 / 2 * (along**2).mean() - ridge / 2 * spread)
 
     def slope(weights: Floats) -> Floats:
-        along = weights[present] / present.sum() @ cross[present]
+        along = weights[present] / present.sum() @ cross[present] + pull
         each = -horizon * (cross * (1 + curved * horizon * along)).mean(1) - ridge * (weights - 1)
         return np.where(present, each / present.sum(), 0.0)
 
@@ -83,6 +84,17 @@ def assert_optimal(
         curvature = cap * (what_if.horizon / (~constraints.excluded).sum()) ** 2 * (what_if.cross**2).mean(1)
         steepest = max(np.abs(at_zero[free]).max(), (what_if.alignment == "dpo") * curvature[free].max())
         assert slope[can_rise].max() - slope[can_fall].min() <= 1e-5 * steepest
+
+
+def test_the_anchor_is_part_of_the_run() -> None:
+    """Weights that are best with the anchor are not those that are best without it."""
+    free = case(40, 16, "dpo", 3.0)
+    anchored = free.anchored(np.random.default_rng(8).normal(size=free.anchor.shape), 2.0)
+    constraints, given, pairs = decisions(40), np.ones(40), np.array([0, 2, 3, 5, 5, 9])
+    found = optimal_weights(anchored, given, constraints, pairs).weights
+    assert_optimal(anchored, found, given, constraints, pairs=pairs)
+    other = optimal_weights(free, given, constraints, pairs).weights
+    assert np.abs(found - other).max() > 0.01
 
 
 # Against other solvers

@@ -19,13 +19,17 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from u2a_core.bundle import Bundle, open_bundle
 from u2a_core.cli import main
+from u2a_core.data.batch import collate
+from u2a_core.data.encode import ResponseEncoder
 from u2a_core.data.splits import SplitSizes
 from u2a_core.data.table import PairTable
 from u2a_core.errors import BundleError, ScoringError
 from u2a_core.influence import sketching
+from u2a_core.influence.logprobs import response_logps
 from u2a_core.influence.projection import KINDS, Projection
 from u2a_core.influence.scoring import ScoreConfig, score
 from u2a_core.influence.sketching import SketchConfig, sketch, slope_and_curvature
+from u2a_core.influence.what_if import WhatIf
 from u2a_core.models.loading import LoadOptions
 from u2a_core.models.policy import load_policy
 from u2a_core.models.scratch import train_tokenizer
@@ -137,6 +141,33 @@ def leading_basis(exact: Sketches) -> NDArray[np.float64]:
     rows, categories = exact.pairs.float32().astype(np.float64), exact.pairs.table["category"]
     means = [rows[(categories == one).to_numpy()].mean(0) for one in categories.unique()]
     return np.linalg.qr(np.array(means).T)[0].T
+
+
+@pytest.mark.parametrize(("parameters", "alpha"), [("full", 1.0), ("lora", 0.3)])
+def test_the_anchor_is_the_gradient_of_the_retain_nll(bundle: Bundle, parameters: str, alpha: float) -> None:
+    """Against one backward pass a retain example, unbatched; and at work in a set prediction."""
+    found = sketched(bundle, config_of("npo", parameters=parameters, k=EXACT, token_budget=60))
+    policy = load_policy(bundle.policy_path, None, parameters, LoadOptions("cpu"), 2, 0)
+    encoder = ResponseEncoder(policy.tokenizer, bundle.max_length)
+    wanted = list(policy.parameters().values())
+    for one in wanted:
+        one.requires_grad_(True)
+    rows = []
+    for example in bundle.pairs.retain:
+        encoded = encoder.encode(example.id, example.prompt, example.response)
+        loss = -response_logps(policy.model, collate([encoded], policy.tokenizer.pad_token_id)).mean()
+        rows.append(torch.cat([one.flatten() for one in torch.autograd.grad(loss, wanted, materialize_grads=True)]))
+    expected = torch.stack(rows).mean(0).numpy()
+    assert found.metadata["retain"] == len(rows) > 1
+    assert np.abs(found.anchor - expected).max() <= 1e-5 * np.abs(expected).max()
+    model = WhatIf(found.candidates, found.pairs, found.curvature, "dpo", 0.1)
+    moved = model.anchored(found.anchor, alpha).pull
+    assert moved == pytest.approx(alpha * found.pairs.float32().astype(np.float64) @ expected, rel=1e-3)
+
+
+def test_of_many_retain_examples_a_sample_is_taken(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sketching, "MOST_RETAIN", 2)
+    assert sketched(bundle, config_of("ga", k=8)).metadata["retain"] == 2
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -300,7 +331,7 @@ def test_a_killed_pass_goes_on_with_the_same_bytes(bundle: Bundle, monkeypatch: 
         path = sketch(bundle, config, "killed", show=False).path
     resolved = json.loads((whole / "spec.json").read_text())["resolved"]
     assert [(one.device, one.dtype) for one in loaded] == [(resolved["device"], resolved["dtype"])]
-    assert len(calls) == 11 + 4 - done
+    assert len(calls) == 11 + 4 + 1 - done  # and the anchor
     assert files(path) == files(whole)
     assert not part.exists()
 

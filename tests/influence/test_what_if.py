@@ -57,11 +57,11 @@ class Toy:
         pairs = self.g * (self.beta / 2 if self.alignment == "dpo" else 1)
         return WhatIf(rows(np.float32(self.a)), rows(np.float32(pairs)), self.npo / 2, self.alignment, horizon)
 
-    def flow(self, shares: Floats, horizon: float) -> Floats:
-        """θ after gradient flow on Σ p_i φ_i for the time τ."""
+    def flow(self, shares: Floats, horizon: float, pull: Floats | float = 0.0) -> Floats:
+        """θ after gradient flow on Σ p_i φ_i + pull·θ for the time τ."""
 
         def velocity(_: float, theta: Floats) -> Floats:
-            return -(shares * np.where(self.npo > 0, 2 * expit(self.npo * (self.a @ theta)), 1.0)) @ self.a
+            return -(shares * np.where(self.npo > 0, 2 * expit(self.npo * (self.a @ theta)), 1.0)) @ self.a - pull
 
         return solve_ivp(velocity, (0, horizon), np.zeros(3), rtol=1e-11, atol=1e-13).y[:, -1]
 
@@ -86,6 +86,34 @@ def test_predictions_are_the_expansion_of_gradient_flow(alignment: str, beta: fl
     assert 1e-6 < abs(second[0]) < abs(first[0]) / 3
     assert first[0] / first[1] == pytest.approx(4, rel=0.15)
     assert second[0] / second[1] == pytest.approx(8, rel=0.15)
+
+
+@pytest.mark.parametrize("alignment", ["dpo", "margin"])
+def test_an_anchor_moves_the_whole_run(alignment: str) -> None:
+    """R = r·θ with weight α: an error of O(τ³) with it, of O(τ) without; the plain sum does not know it."""
+    toy, shares, pairs = Toy(alignment, 2.0), np.array([0.3, 0.25, 0.0, 0.35, 0.1]), [0, 1, 3]
+    r, alpha = np.array([0.4, -1.0, 0.7]), 1.5
+    errors = []
+    for horizon in (0.1, 0.05):
+        free = toy.what_if(horizon)
+        anchored = free.anchored(r, alpha)
+        realised = toy.change(toy.flow(shares, horizon, alpha * r), pairs)
+        predicted = [one.predict(shares, np.array(pairs)) for one in (free, anchored)]
+        errors.append([one.second_order - realised for one in predicted])
+        assert predicted[0].first_order == predicted[1].first_order
+    without, with_anchor = np.array(errors).T
+    assert abs(with_anchor[0]) < abs(without[0]) / 10
+    assert with_anchor[0] / with_anchor[1] == pytest.approx(8, rel=0.2)
+    assert without[0] / without[1] == pytest.approx(2, rel=0.3)
+
+
+def test_an_anchor_of_no_weight_changes_nothing_and_a_foreign_one_is_refused() -> None:
+    what_if = random_case()
+    same = what_if.anchored(np.ones(K), 0.0).predict(WEIGHTS)
+    assert same.second_order == what_if.predict(WEIGHTS).second_order
+    for wrong in (np.ones(K + 1), np.full(K, np.nan)):
+        with pytest.raises(ScoringError, match="does not belong"):
+            what_if.anchored(wrong, 1.0)
 
 
 @pytest.mark.parametrize("alignment", ["dpo", "margin"])

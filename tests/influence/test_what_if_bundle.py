@@ -15,7 +15,7 @@ from u2a_core.cli import main
 from u2a_core.data.forget_set import forget_set, read_forget_set
 from u2a_core.errors import BundleError, ScoringError
 from u2a_core.influence.what_if_bundle import BundleWhatIf
-from u2a_core.store.sketches import FORMAT_VERSION, SketchWriter, write_rows
+from u2a_core.store.sketches import FORMAT_VERSION, SketchWriter, write_anchor, write_rows
 
 HORIZON = 0.5
 
@@ -39,9 +39,10 @@ def sketched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[Bundle, n
             pd.DataFrame({"id": one.id, "category": one.category, "source": one.source, "tags": []} for one in members)
         )
     named = ("kind", "seed", "parameters", "units", "sign", "versions", "asked", "objective_settings")
-    sizes = {"k": 40, "n": len(values[0]), "pairs": len(values[1])}
+    sizes = {"k": 40, "retain": 9, "n": len(values[0]), "pairs": len(values[1])}
     own = {"format_version": FORMAT_VERSION, "bundle_hash": bundle.hash, "exact": True, "alignment": "dpo"}
     metadata = {**dict.fromkeys(named, "-"), **sizes, **own}
+    write_anchor(folder, draw.standard_normal(40).astype(np.float32))
     write_rows(folder, *tables, metadata)
     folder.rename(bundle.sketches_folder / "made")
     return bundle, *values

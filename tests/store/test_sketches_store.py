@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from u2a_core.errors import BundleError, StorageError
-from u2a_core.store.sketches import Sketches, SketchWriter, read_sketches, write_rows
+from u2a_core.store.sketches import FORMAT_VERSION, Sketches, SketchWriter, read_sketches, write_anchor, write_rows
 
 N, P, K = 7, 3, 40
 HALF = 2.0**-11  # float16's relative rounding
@@ -20,9 +20,9 @@ HALF = 2.0**-11  # float16's relative rounding
 
 def metadata(**changes: Any) -> dict[str, Any]:
     return {
-        "format_version": 1, "bundle_hash": "abc", "objective_settings": {"name": "npo", "beta": 0.1},
+        "format_version": FORMAT_VERSION, "bundle_hash": "abc", "objective_settings": {"name": "npo", "beta": 0.1},
         "alignment": "dpo", "k": K, "kind": "rademacher", "exact": False, "seed": 0, "parameters": "full",
-        "n": N, "pairs": P, "units": "nats", "sign": "> 0", "versions": {}, "asked": {"k": K}, **changes,
+        "n": N, "pairs": P, "retain": 3, "units": "nats", "sign": "> 0", "versions": {}, "asked": {"k": K}, **changes,
     }  # fmt: skip
 
 
@@ -38,6 +38,7 @@ def rows(count: int, seed: int = 0, k: int = K) -> NDArray[np.float32]:
 
 
 CANDIDATES, PAIRS, CURVATURE = rows(N, 1), rows(P, 2), np.linspace(-1, 1e30, N)
+ANCHOR = rows(1, 3)[0]
 
 
 def written(folder: Path, exact: bool = False, **changes: Any) -> Path:
@@ -46,6 +47,7 @@ def written(folder: Path, exact: bool = False, **changes: Any) -> Path:
     for first in range(0, N, 4):
         candidates.write(first, CANDIDATES[first : first + 4], CURVATURE[first : first + 4])
     pairs.write(0, PAIRS)
+    write_anchor(folder, ANCHOR)
     write_rows(folder, table(N, "candidate"), table(P, "pair"), metadata(exact=exact, **changes))
     return folder
 
@@ -58,6 +60,7 @@ def test_what_is_written_comes_back(tmp_path: Path) -> None:
         assert (np.abs(part.float32() - expected) <= HALF * largest).all()
         assert part.float32().dtype == np.float32
     assert found.curvature.tolist() == CURVATURE.tolist()
+    assert found.anchor.tolist() == ANCHOR.tolist()
     assert found.metadata == metadata()
 
 
@@ -220,7 +223,7 @@ def without(name: str) -> Callable[[Path], None]:
         (without("pairs.f16"), r"pairs.f16 is missing, and must have 240"),
         (without("candidates.done"), r"candidates.done is missing"),
         (without("curvature.npy"), r"curvature.npy cannot be read"),
-        (rewritten(format_version=2), r"format version 2; this program knows 1"),
+        (rewritten(format_version=3), r"format version 3; this program knows 2"),
         (rewritten(n=8), r"names 7 candidates and promises 8"),
         (rewritten(pairs=2), r"names 3 pairs and promises 2"),
         (rewritten(k=41), r"candidates.f16 has 560 bytes, and must have 574"),

@@ -1,6 +1,7 @@
 """`u2a serve` and `u2a demo`: the dashboard in the browser, and the embedded demo, shown or made from nothing."""
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -8,23 +9,28 @@ from pathlib import Path
 
 import click
 
-from u2a_core.commands.options import json_option, printed
-from u2a_core.errors import BundleError
+from u2a_core.commands.options import json_option, printed, stacked
+from u2a_core.errors import BundleError, StudioError
 
 LARGEST_UPLOAD = 50  # MB
 
 
+server_options = stacked(
+    click.option("--port", default=8501, show_default=True),
+    click.option("--read-only", is_flag=True, help="For classes: nothing can be started or changed."),
+    click.option(
+        "--browser/--no-browser", default=None, help="Open a browser window.  [default: where there is a display]"
+    ),
+)
+
+
 @click.command()
 @click.argument("bundles", nargs=-1, type=click.Path(path_type=Path), metavar="[BUNDLE]...")
-@click.option("--port", default=8501, show_default=True)
-@click.option("--read-only", is_flag=True, help="For classes: nothing can be started or changed.")
 @click.option(
     "--workspace", type=click.Path(path_type=Path, file_okay=False, exists=True), default=".", show_default=True,
     help="Folder that bundles may be opened from.",
 )  # fmt: skip
-@click.option(
-    "--browser/--no-browser", default=None, help="Open a browser window.  [default: where there is a display]"
-)
+@server_options
 def serve(bundles: tuple[Path, ...], port: int, read_only: bool, workspace: Path, browser: bool | None) -> None:
     """Open the studio on BUNDLEs (none: the embedded demo), at http://127.0.0.1:8501 and nowhere else.
 
@@ -42,13 +48,16 @@ def serve_studio(
     workspace: Path = Path(),
     browser: bool | None = None,
 ) -> int:
-    """Run the studio until it is ended; its return code. Raises `BundleError` for what is no bundle."""
+    """Run the studio until it is ended; its return code. Raises `BundleError` for what is no bundle, `StudioError` for
+    a port that is taken.
+    """
     from u2a_core.bundle import DEMO, open_bundle
     from u2a_core.dashboard.served import VARIABLE, Served
 
     opened = [open_bundle(bundle) for bundle in bundles or [Path(DEMO)]]
     references = [one.reference if one.read_only else str(one.path.resolve()) for one in opened]
     app = studio_script()
+    _check_port(port)
     headless = not (has_display() if browser is None else browser)
     settings = {
         "server.address": "127.0.0.1",
@@ -67,26 +76,34 @@ def serve_studio(
 
 
 @click.group(invoke_without_command=True)
-@click.option("--open/--no-open", "open_", default=None, help="Open the picture.  [default: where there is a display]")
+@server_options
+@click.option("--pictures", is_flag=True, help="Write both figures as HTML files instead, and open the first.")
 @json_option
 @click.pass_context
-def demo(context: click.Context, open_: bool | None, as_json: bool) -> None:
-    """Show the pictures of the embedded demo, the bundle that every command knows as `demo`.
+def demo(
+    context: click.Context, port: int, read_only: bool, browser: bool | None, pictures: bool, as_json: bool
+) -> None:
+    """Open the studio on the embedded demo, the bundle that every command knows as `demo`.
 
     \b
     Example:
       u2a demo
+      u2a demo --pictures
       u2a score demo --objective npo --scores npo
     """
     if context.invoked_subcommand:
         return
+    if not pictures:
+        if as_json:
+            raise click.UsageError("--json belongs to --pictures.")
+        raise SystemExit(serve_studio((), port, read_only, browser=browser))
     from u2a_core.bundle import DEMO, demo_results
     from u2a_core.demo.show import demo_pictures
 
-    pictures = demo_pictures(demo_results())
-    printed({"bundle": DEMO, **{name: str(path) for name, path in pictures.items()}}, as_json)
-    if has_display() if open_ is None else open_:
-        click.launch(pictures["influence"].resolve().as_uri())
+    written = demo_pictures(demo_results())
+    printed({"bundle": DEMO, **{name: str(path) for name, path in written.items()}}, as_json)
+    if has_display() if browser is None else browser:
+        click.launch(written["influence"].resolve().as_uri())
 
 
 @demo.command()
@@ -116,6 +133,19 @@ def studio_script() -> Path:
         if candidate.is_file():
             return candidate
     raise BundleError("The dashboard's app.py is missing from this installation; install u2a-studio again.")
+
+
+def _check_port(port: int) -> None:
+    """Raise `StudioError` where the studio cannot listen at a port."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except (OSError, OverflowError) as error:
+            raise StudioError(
+                f"The studio cannot listen at port {port} ({error}). It may be running already: look at "
+                f"http://127.0.0.1:{port}, or choose another port, such as --port {port + 1 if port < 65535 else 8502}."
+            ) from error
 
 
 def has_display() -> bool:

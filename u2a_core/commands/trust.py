@@ -68,7 +68,6 @@ def trust(
         return
     told = {"report": str(path), "verdict": report.verdict, "notes": list(report.notes), "seconds": report.seconds}
     if out:
-        lines = report.verdict.splitlines()
         lines = [*report.verdict.splitlines(), *report.notes]
         write_html(
             trust_figure(report), out, title=f"{opened.name}: predicted against realised ΔPA", description=HOW_TO_READ,

@@ -16,6 +16,7 @@ from u2a_core.commands.unlearning import chosen_examples, selection_options
 @click.option("--category", help="Only the pairs of this category.  [default: all of pa_train]")
 @click.option("--learning-rate", default=0.2, show_default=True, help="Of the run in question.")
 @click.option("--steps", default=6, show_default=True, help="Of the run in question.")
+@click.option("--alpha", default=1.0, show_default=True, help="Of the run in question: weight of the retain NLL.")
 @click.option("--optimal", type=click.Path(path_type=Path), help="Write the best weights for the set to this file.")
 @click.option("--cap", default=4.0, show_default=True, help="--optimal: the largest weight (the mean is 1).")
 @click.option("--ridge", default=0.0, show_default=True, help="--optimal: cost of a variance of 1 among the weights.")
@@ -24,8 +25,8 @@ from u2a_core.commands.unlearning import chosen_examples, selection_options
 @scores_option
 @json_option
 def what_if(
-    bundle: Path, sketch: str, category: str | None, learning_rate: float, steps: int, optimal: Path | None, cap: float,
-    ridge: float, like: str | None, scores: str, as_json: bool, **settings: Any,
+    bundle: Path, sketch: str, category: str | None, learning_rate: float, steps: int, alpha: float,
+    optimal: Path | None, cap: float, ridge: float, like: str | None, scores: str, as_json: bool, **settings: Any,
 ) -> None:  # fmt: skip
     """Predict what unlearning a set of BUNDLE's candidates does to J, without the models; at once.
 
@@ -40,7 +41,7 @@ def what_if(
 
     opened = open_bundle(bundle)
     chosen = chosen_examples(opened, settings, scores)
-    model = BundleWhatIf(opened, sketch, learning_rate * steps, category)
+    model = BundleWhatIf(opened, sketch, learning_rate * steps, category, alpha)
     told = model.predicted(chosen)
     if like:
         told["similar"] = model.similar(like, 10)

@@ -112,4 +112,4 @@ def _seen() -> dict[tuple[str, str], int]:
 
 @st.cache_resource(max_entries=8, hash_funcs={Bundle: lambda bundle: [bundle.reference, bundle.data_hash]})
 def _log(bundle: Bundle, read_only: bool) -> ForgetLog:
-    return ForgetLog(bundle.results, [one.id for one in bundle.pairs.forget], read_only)
+    return ForgetLog(bundle.results, bundle.candidate_ids, read_only)

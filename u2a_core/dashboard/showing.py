@@ -47,13 +47,13 @@ def chart(
     it, and the selection is returned and lies in the session under `key`.
     """
     figure.update_layout(height=figure.layout.height or 680)
-    picture = st.session_state.get("picture format", FORMATS[0])
+    picture = st.session_state.get(f"picture {name}", FORMATS[0])
     config = {**PLOTLY_CONFIG, "toImageButtonOptions": {"format": picture, "filename": name, "scale": 2}}
     select: Any = {"on_select": on_select} if on_select else {}
     event = st.plotly_chart(figure, theme=None, config=config, key=key, alt=alt, **select)
     with st.popover("Save this figure", key=f"save {name}"):
         st.text("The camera at the figure's upper right saves a picture as:")
-        st.segmented_control("Picture", FORMATS, key="picture format", default=FORMATS[0], persist_state="session")
+        st.segmented_control("Picture", FORMATS, key=f"picture {name}", default=FORMATS[0], persist_state="session")
         st.download_button(
             "HTML, works offline", lambda: _page(figure), f"{name}.html", "text/html", key=f"html {name}"
         )

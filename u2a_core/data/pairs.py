@@ -23,6 +23,13 @@ def content_id(prompt: tuple[Message, ...], *responses: str | None) -> str:
     return hashlib.sha256(json.dumps(content, ensure_ascii=False).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
+def transcript(prompt: tuple[Message, ...]) -> str:
+    """A prompt as plain text: a single user turn bare, several with their roles."""
+    if len(prompt) == 1:
+        return prompt[0].content
+    return "\n\n".join(f"{turn.role}: {turn.content}" for turn in prompt)
+
+
 @dataclass(frozen=True)
 class PreferencePair:
     """One prompt with its chosen and rejected response (one of them None where the data set is unpaired).

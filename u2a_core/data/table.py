@@ -193,6 +193,15 @@ def read_pairs(path: Path) -> PairTable:
     )
 
 
+def read_candidate_ids(path: Path) -> list[str]:
+    """The ids of `PairTable.forget`, in its order, without reading any text; `BundleError` where that cannot be."""
+    try:
+        table = pq.read_table(path, columns=["negative_id", "candidate"])
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise BundleError(f"{path} cannot be read ({str(error).splitlines()[0]}). Restore it, or {remedy}") from error
+    return [str(one) for one in table.filter(table["candidate"])["negative_id"].to_pylist()]
+
+
 remedy = "make the bundle again from its data."
 
 

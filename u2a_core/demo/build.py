@@ -21,6 +21,7 @@ from u2a_core.demo.measures import measure
 from u2a_core.demo.recipe import RECIPE, DemoRecipe
 from u2a_core.errors import BundleError
 from u2a_core.influence.scoring import ScoreConfig, score
+from u2a_core.influence.sketching import SketchConfig, sketch
 from u2a_core.models.reward_training import train_reward
 from u2a_core.models.training import TrainConfig, tune
 from u2a_core.preparation import SCRATCH, PrepareConfig, prepare
@@ -28,10 +29,11 @@ from u2a_core.store.files import remove, replacing
 
 CARD = "MODEL_CARD.md"
 DEMO_SCORES = ScoreConfig(parameters="full")
+DEMO_SKETCH = SketchConfig(parameters="full", k=512)
 
 
 def build_demo(out: Path, recipe: DemoRecipe = RECIPE, overwrite: bool = False, show: bool = True) -> Bundle:
-    """Make the demo bundle in `out`, with its scores and its model card. Raises `U2AError` subclasses."""
+    """Make the demo bundle in `out`, with its scores, sketches and model card. Raises `U2AError` subclasses."""
     if out.exists() and not overwrite:
         raise BundleError(f"{out} exists already. Choose another --out, or say --overwrite to replace it.")
     began = time.monotonic()
@@ -47,6 +49,8 @@ def build_demo(out: Path, recipe: DemoRecipe = RECIPE, overwrite: bool = False, 
         data = {**bundle.manifest["data"], "sources": sources}
         bundle = bundle.updated(name=DEMO, data=data, demo={"recipe_hash": recipe.hash(), "recipe": asdict(recipe)})
         score(bundle, DEMO_SCORES, show=show)
+        sketched = sketch(bundle, DEMO_SKETCH, show=show)
+        remove(sketched.path / "progress.jsonl")
         measured = measure(bundle, recipe, show)
         card = model_card(bundle, recipe, measured, time.monotonic() - began)
         (part / CARD).write_text(card, encoding="utf-8")

@@ -39,6 +39,8 @@ def model_card(bundle: Bundle, recipe: DemoRecipe, measured: DemoMeasures, secon
         f"{training['accuracy_pa_test']:.3f}.",
         "- Scores `scores/default.parquet`: first order, gradient ascent, every parameter; `u2a score demo` computes "
         "them again.",
+        "- Sketches `sketches/default/`: the gradients of all candidates and of the pairs of `pa_train` in 512 random "
+        "projections each, to predict sets without the models; `u2a sketch demo --k 512` computes them again.",
         "",
         "## What was measured",
         "",

@@ -87,7 +87,8 @@ class Predictor:
         Raises `ScoringError` where the sketches are of another objective.
         """
         config, bundle = self.material.config, self.material.bundle
-        model = BundleWhatIf(bundle, sketch, config.horizon)
+        alpha = self.material.objective.alpha if self.material.objective.retention == "nll" else 0.0  # ∇KL is 0 at θ0
+        model = BundleWhatIf(bundle, sketch, config.horizon, alpha=alpha)
         wanted, given = config.objective.settings(), model.objective
         if any(wanted[name] != given.get(name) for name in wanted if name not in ("retention", "alpha")):
             raise ScoringError(

@@ -2,10 +2,11 @@
 
 Drawn on cartesian axes, so that click, box and lasso work and ids come back in `customdata`; `paper_influence_figure`
 is the same on real polar axes, for print. At most `max_points` are drawn: all extremes, a fixed thinning of the rest, a
-density layer beneath, and a line that says so.
+density layer beneath, and a line that says so. Another colouring leaves the shapes as they are.
 """
 
 import html
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +14,12 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from u2a_core.figures.colouring import ColourMode, colour_groups, coloured, legend_styles
 from u2a_core.figures.distribution import add_distribution
 from u2a_core.figures.excerpt import short_id, signed
-from u2a_core.figures.marks import marks
+from u2a_core.figures.marks import Rows, marks
 from u2a_core.figures.palette import SIGN_HELP, Ink, PaletteName, ThemeName, empty_figure, frame, headline, ink, note
-from u2a_core.figures.polar import Places, RadiusMode, drawn_rows, extremes, places
+from u2a_core.figures.polar import Hashes, Places, RadiusMode, drawn_rows, extremes, places
 from u2a_core.store.scores import Scores
 
 DENSITY_CELLS = 90
@@ -43,6 +45,7 @@ class InfluenceOptions:
     """How Figure 1 looks; `labels` names that many of the largest |ΔPA|, `distribution` adds a histogram."""
 
     radius: RadiusMode = "linear"
+    colour: ColourMode = "sign"
     palette: PaletteName = "paper"
     theme: ThemeName = "light"
     distribution: bool = False
@@ -50,21 +53,37 @@ class InfluenceOptions:
     max_points: int = 15_000
 
 
-def influence_figure(scores: Scores, options: InfluenceOptions | None = None) -> go.Figure:
-    """Figure 1 on cartesian axes (x = r cos θ, y = r sin θ); `customdata` is the id of each point."""
+def influence_figure(
+    scores: Scores, options: InfluenceOptions | None = None, hashes: Hashes | None = None
+) -> go.Figure:
+    """Figure 1 on cartesian axes (x = r cos θ, y = r sin θ); `customdata` is the id of each point. `hashes`:
+    `stable_hashes` of the ids, for who has them already.
+    """
     options = options or InfluenceOptions()
     colours, table = ink(options.palette, options.theme), scores.table
     if table.empty:
         return empty_figure(*NO_ROWS, colours)
-    spots, rows = places(table, options.radius), drawn_rows(table, options.max_points)
+    spots, rows = places(table, options.radius, hashes), drawn_rows(table, options.max_points, hashes)
     figure = go.Figure(layout=_cartesian_layout(scores, spots, rows, options, colours))
     if len(rows) < len(table):
         figure.add_trace(_density(spots, colours))
-    for members, style in marks(table, rows, colours):
-        figure.add_trace(go.Scattergl(x=spots.x[members], y=spots.y[members], **style))
+    for members, style in _traces(table, rows, options, colours, hashes):
+        x, y = ([None], [None]) if members is None else (spots.x[members], spots.y[members])
+        figure.add_trace(go.Scattergl(x=x, y=y, **style))
     if options.distribution:
         add_distribution(figure, table, colours)
     return figure
+
+
+def with_selected(figure: go.Figure, ids: Set[str]) -> go.Figure:
+    """A copy in which the points of these ids stand out, as after a lasso; the figure itself for no ids."""
+    if not ids:
+        return figure
+    copy = go.Figure(figure)
+    for trace in copy.data:
+        if trace.customdata is not None:
+            trace.selectedpoints = [place for place, name in enumerate(trace.customdata) if name in ids]
+    return copy
 
 
 def paper_influence_figure(scores: Scores, options: InfluenceOptions | None = None) -> go.Figure:
@@ -77,9 +96,9 @@ def paper_influence_figure(scores: Scores, options: InfluenceOptions | None = No
     figure = go.Figure(
         layout={**frame(colours), "title": _title(scores, colours), "margin": _margin(len(rows) < len(table))}
     )
-    for members, style in marks(table, rows, colours):
-        degrees = np.degrees(spots.angle[members])
-        figure.add_trace(go.Scatterpolar(r=spots.radius[members], theta=degrees, cliponaxis=False, **style))
+    for members, style in _traces(table, rows, options, colours):
+        r, theta = ([None], [None]) if members is None else (spots.radius[members], np.degrees(spots.angle[members]))
+        figure.add_trace(go.Scatterpolar(r=r, theta=theta, cliponaxis=False, **style))
     radii, texts = zip(*_ring_texts(spots), strict=True) if spots.rings else ((), ())
     ticks = {"tickvals": radii, "ticktext": texts}
     line = {"gridcolor": colours.grid, "linecolor": colours.grid}
@@ -88,6 +107,21 @@ def paper_influence_figure(scores: Scores, options: InfluenceOptions | None = No
     figure.update_polars(bgcolor=colours.paper, radialaxis={**radial, "tickfont": {"size": 12}}, angularaxis=angular)
     figure.add_annotation(_caption(table, rows, options, colours))
     return figure.update_layout(legend=_legend())
+
+
+def _traces(
+    table: pd.DataFrame, rows: Rows, options: InfluenceOptions, colours: Ink, hashes: Hashes | None = None
+) -> Iterator[tuple[Rows | None, dict[str, Any]]]:
+    """Rows and style of each trace, bottom first; None for one that stands in the legend only."""
+    drawn = marks(table, rows, colours, hashes)
+    if options.colour == "sign":
+        yield from drawn
+        return
+    groups = colour_groups(table, options.colour, options.theme, colours)
+    for members, style in drawn:
+        yield members, coloured(style, members, groups)
+    for style in legend_styles(table, groups, colours):
+        yield None, style
 
 
 def _cartesian_layout(

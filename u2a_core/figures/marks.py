@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from u2a_core.figures.excerpt import hover_text, short_id, signed
 from u2a_core.figures.palette import Ink
-from u2a_core.figures.polar import stable_hashes
+from u2a_core.figures.polar import Hashes, stable_hashes
 
 Rows = NDArray[np.intp]
-HOVER_BUDGET = 600_000  # characters of prompts, and as many of responses, over all labels of one figure
+HOVER_BUDGET = 400_000  # characters of prompts, and as many of responses, over all labels of one figure
 CROWD = 300  # points above which the signs alternate in layers
 LAYERS = 12
 MANY = 3000  # points above which they lose their outline
@@ -40,13 +40,15 @@ KINDS = (
 )
 
 
-def marks(table: pd.DataFrame, rows: Rows, colours: Ink) -> list[tuple[Rows, dict[str, Any]]]:
+def marks(
+    table: pd.DataFrame, rows: Rows, colours: Ink, hashes: Hashes | None = None
+) -> list[tuple[Rows, dict[str, Any]]]:
     """The traces that draw `rows`, bottom first: row numbers, and everything of the trace but where its points stand.
 
     The first trace of a sign carries the legend entry for all of them; its count is that of the table, drawn or not.
     """
     signs = np.sign(table["delta_pa"].to_numpy())
-    layers = _layers(table, rows)
+    layers = _layers(table, rows, hashes)
     traces: list[tuple[Rows, dict[str, Any]]] = []
     for layer in range(int(layers.max(initial=0)) + 1):
         for kind in KINDS if layer % 2 == 0 else KINDS[::-1]:
@@ -57,18 +59,18 @@ def marks(table: pd.DataFrame, rows: Rows, colours: Ink) -> list[tuple[Rows, dic
                     "legendgroup": kind.name,
                     "showlegend": layer == 0,
                     "marker": _marker(kind, len(rows), colours),
-                    "customdata": table["id"].to_numpy(dtype=object)[members],
+                    "customdata": table["id"].iloc[members].to_numpy(dtype=object),
                     "hovertext": _hovers(table, members, len(rows)),
                 }
                 traces.append((members, {"mode": "markers", "hoverinfo": "text", **style}))
     return traces
 
 
-def _layers(table: pd.DataFrame, rows: Rows) -> NDArray[np.intp]:
+def _layers(table: pd.DataFrame, rows: Rows, hashes: Hashes | None) -> NDArray[np.intp]:
     """The layer of each row, by a hash of its id; a few points need only one."""
     if len(rows) <= CROWD:
         return np.zeros(len(rows), dtype=np.intp)
-    lottery = stable_hashes(table["id"].iloc[rows])[:, 1]
+    lottery = (stable_hashes(table["id"].iloc[rows]) if hashes is None else hashes[rows])[:, 1]
     return (lottery % np.uint64(LAYERS)).astype(np.intp)
 
 
@@ -82,12 +84,12 @@ def _marker(kind: Kind, drawn: int, colours: Ink) -> dict[str, Any]:
     return {"symbol": kind.symbol, "size": round(size, 1), "color": colour, "opacity": opacity, "line": outline}
 
 
-def _hovers(table: pd.DataFrame, members: Rows, drawn: int) -> list[str]:
-    """One label a point; the more points, the shorter the excerpts."""
+def _hovers(table: pd.DataFrame, members: Rows, drawn: int) -> NDArray[np.str_]:
+    """One label a point, [n]; the more points, the shorter the excerpts. An array, since Plotly checks lists slowly."""
     length = max(50, min(180, HOVER_BUDGET // max(drawn, 1)))
-    part = table.iloc[members]
-    columns = ("id", "delta_pa", "low_reward_proportion", "category", "prompt", "response")
-    return [_hover(*values, length=length) for values in zip(*(part[name] for name in columns), strict=True)]
+    names = ("id", "delta_pa", "low_reward_proportion", "category", "prompt", "response")
+    columns = [table[name].iloc[members].to_numpy(dtype=object) for name in names]
+    return np.array([_hover(*values, length=length) for values in zip(*columns, strict=True)], dtype=str)
 
 
 def _hover(

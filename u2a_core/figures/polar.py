@@ -16,6 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+Hashes = NDArray[np.uint64]
 RadiusMode = Literal["linear", "signed-log", "rank"]
 RADIUS_MODES: tuple[RadiusMode, ...] = get_args(RadiusMode)
 
@@ -40,10 +41,13 @@ class Places:
     limit: float
 
 
-def places(table: pd.DataFrame, mode: RadiusMode = "linear") -> Places:
-    """Positions of all rows of a table of scores, whatever part of them is drawn."""
+def places(table: pd.DataFrame, mode: RadiusMode = "linear", hashes: Hashes | None = None) -> Places:
+    """Positions of all rows of a table of scores, whatever part of them is drawn. `hashes`: `stable_hashes` of the ids,
+    for who has them already.
+    """
     magnitude = np.abs(table["delta_pa"].to_numpy(dtype=np.float64))
-    angle = stable_hashes(table["id"])[:, 0] / 2.0**64 * 2 * math.pi
+    hashes = stable_hashes(table["id"]) if hashes is None else hashes
+    angle = hashes[:, 0] / 2.0**64 * 2 * math.pi
     largest = float(magnitude.max(initial=0.0))
     if mode == "linear":
         radius, rings = magnitude, _linear_rings(largest)
@@ -59,7 +63,7 @@ def places(table: pd.DataFrame, mode: RadiusMode = "linear") -> Places:
     return Places(angle, radius, radius * np.cos(angle), radius * np.sin(angle), rings, limit)
 
 
-def drawn_rows(table: pd.DataFrame, limit: int) -> NDArray[np.intp]:
+def drawn_rows(table: pd.DataFrame, limit: int, hashes: Hashes | None = None) -> NDArray[np.intp]:
     """Ascending row numbers that are drawn: all, or the `extremes(limit)` largest |ΔPA| and a thinning of the rest.
 
     A row of the rest is kept by its second hash, with a chance that falls with the rank of its |ΔPA|, so that there
@@ -68,7 +72,7 @@ def drawn_rows(table: pd.DataFrame, limit: int) -> NDArray[np.intp]:
     if len(table) <= limit:
         return np.arange(len(table))
     magnitude = np.abs(table["delta_pa"].to_numpy(dtype=np.float64))
-    lottery = stable_hashes(table["id"])[:, 1] / 2.0**64
+    lottery = (stable_hashes(table["id"]) if hashes is None else hashes)[:, 1] / 2.0**64
     by_size = np.lexsort((lottery, -magnitude))
     largest, rest = by_size[: extremes(limit)], by_size[extremes(limit) :]
     ranks = extremes(limit) + 1 + np.arange(len(rest))
@@ -81,7 +85,7 @@ def extremes(limit: int) -> int:
     return limit // 3
 
 
-def stable_hashes(ids: Iterable[str]) -> NDArray[np.uint64]:
+def stable_hashes(ids: Iterable[str]) -> Hashes:
     """Two independent 64-bit hashes an id, [N, 2]: the same in every process and on every machine."""
     digests = b"".join(
         hashlib.blake2b(str(name).encode("utf-8", "surrogatepass"), digest_size=16).digest() for name in ids

@@ -60,7 +60,8 @@ def optimal_weights(
         scale = what_if.horizon / present / np.sqrt(len(rows))
         locked = np.flatnonzero(constraints.locked)
         factor = scale * what_if.cross[np.ix_(free, rows)].astype(np.float64)
-        linear = linear + factor @ (scale * (found[locked] @ what_if.cross[np.ix_(locked, rows)]))
+        held = scale * (found[locked] @ what_if.cross[np.ix_(locked, rows)])
+        linear = linear + factor @ (held + what_if.horizon / np.sqrt(len(rows)) * what_if.pull[rows])
     steepest = cap * (factor**2).sum(1).max()  # what one weight alone can do
     unit = max(float(np.abs(linear).max()), steepest, ridge / present) or 1.0
     problem = _Problem(linear / unit, factor / np.sqrt(unit), ridge / present / unit, cap)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from u2a_core.data.encode import EncodedResponse
-from u2a_core.data.pairs import Message
+from u2a_core.data.pairs import transcript
 from u2a_core.data.table import Example
 from u2a_core.errors import ScoringError
 from u2a_core.influence.candidates import Roles
@@ -112,10 +112,3 @@ def write_scored(
         "truncated_alternatives": sum(other.truncated > 0 for _, *others in roles for other in others),
     }
     write_scores(path, table, metadata | counts)
-
-
-def transcript(prompt: tuple[Message, ...]) -> str:
-    """A prompt as plain text: a single user turn bare, several with their roles."""
-    if len(prompt) == 1:
-        return prompt[0].content
-    return "\n\n".join(f"{turn.role}: {turn.content}" for turn in prompt)

@@ -1,11 +1,12 @@
 """`u2a sketch`: the gradients ∇φ_i(θ0) of all forget candidates and ∇J_p(θ0) of all `pa_train` pairs, projected to k
-numbers each, in one pass, besides their exact coordinates along a few leading directions; and the curvature c_i =
-f''/f'² of every φ_i.
+numbers each, in one pass, besides their exact coordinates along a few leading directions; the curvature c_i = f''/f'²
+of every φ_i; and ∇R(θ0) of the retain NLL.
 
 Sample by sample, by ordinary backward passes, so that tied weights, adapters and any module are right. Killed half-way
 it goes on at the first chunk that is not done and ends with the same bytes.
 """
 
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from u2a_core.bundle import Bundle
 from u2a_core.data.batch import collate
-from u2a_core.data.encode import EncodedResponse, ResponseEncoder
+from u2a_core.data.encode import EncodedResponse, ResponseEncoder, token_budget_batches
 from u2a_core.data.pairs import PreferencePair
 from u2a_core.data.table import Example
 from u2a_core.errors import BundleError, ScoringError
@@ -36,17 +37,19 @@ from u2a_core.models.loading import LoadOptions
 from u2a_core.models.policy import load_policy
 from u2a_core.objectives.alignment import alignment
 from u2a_core.objectives.forgetting import ForgettingObjective, forgetting_objective
+from u2a_core.objectives.retention import retain_nll
 from u2a_core.store.files import is_plain_name, remove, replacing, writable_folder
 from u2a_core.store.progress import Progress
 from u2a_core.store.provenance import provenance
 from u2a_core.store.run_folder import RunFolder
-from u2a_core.store.sketches import FORMAT_VERSION, Kind, SketchWriter, read_sketches, write_rows
+from u2a_core.store.sketches import FORMAT_VERSION, Kind, SketchWriter, read_sketches, write_anchor, write_rows
 
 __all__ = ["SketchConfig", "SketchOutcome", "sketch", "slope_and_curvature"]
 
 Gradient = dict[str, Tensor]
 HELD = 1 << 26  # gradient entries held at once
 LARGEST_CHUNK = 16  # gradients projected at once
+MOST_RETAIN = 512  # examples that ∇R is the mean of
 LEADING = "leading.safetensors"  # in the folder under way
 
 
@@ -148,7 +151,8 @@ class _Pass:
         with Progress("sketches", total, self.folder.path / "progress.jsonl", self.show) as progress:
             self._sketch("candidates", self.candidates, lambda index: self._candidate(index, references), progress)
             self._sketch("pairs", self.pairs, lambda index: self._pair(pairs[index]), progress)
-        write_rows(self.folder.path, _table(self.candidates), _table(self.pairs), self._metadata())
+        retain = self._anchor()
+        write_rows(self.folder.path, _table(self.candidates), _table(self.pairs), self._metadata(retain))
         remove(self.folder.path / LEADING)
 
     def _leading(self, pairs: Sequence[EncodedPair]) -> list[Gradient]:
@@ -211,6 +215,23 @@ class _Pass:
             value = self.measure(chosen, rejected, *references)
         return self._gradient(value, torch.ones_like(value)), None
 
+    def _anchor(self) -> int:
+        """Sketch ∇R(θ0), the mean over the retain examples (a sample of many); how many there were."""
+        examples = self.bundle.pairs.retain
+        if len(examples) > MOST_RETAIN:
+            order = random.Random(f"{self.config.seed}:anchor")  # noqa: S311 - a sample, not a secret
+            examples = tuple(examples[at] for at in sorted(order.sample(range(len(examples)), MOST_RETAIN)))
+        encoded = [self.encoder.encode(one.id, one.prompt, one.response) for one in examples]
+        total = {name: torch.zeros_like(one) for name, one in self.parameters.items()}
+        for part in token_budget_batches([one.length for one in encoded], self.config.token_budget):
+            batch = collate([encoded[at] for at in part], self.policy.tokenizer.pad_token_id).to(self.policy.device)
+            with torch.enable_grad():
+                values = retain_nll(*batch.pack(response_logps(self.policy.model, batch)))
+            for name, one in self._gradient(values, torch.full_like(values, 1 / len(encoded))).items():
+                total[name] += one
+        write_anchor(self.folder.path, self._projected([total])[0])
+        return len(encoded)
+
     def _gradient(self, values: Tensor, weights: Tensor) -> Gradient:
         """The gradient of Σ weights · values with respect to every scored parameter."""
         found = torch.autograd.grad(values, list(self.parameters.values()), weights, materialize_grads=True)
@@ -230,7 +251,7 @@ class _Pass:
                 f"{self.policy.dtype}. Sketch with --dtype float32 and --restart, or leave the example out."
             )
 
-    def _metadata(self) -> dict[str, Any]:
+    def _metadata(self, retain: int) -> dict[str, Any]:
         config, objective = self.config, self.config.objective.settings()
         return {
             "format_version": FORMAT_VERSION,
@@ -242,6 +263,7 @@ class _Pass:
             "alignment_beta": config.alignment_beta,
             "n": len(self.candidates),
             "pairs": len(self.pairs),
+            "retain": retain,
             "k": len(self.leading) + self.projection.k,
             "leading": len(self.leading),
             "kind": config.kind,

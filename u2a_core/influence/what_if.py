@@ -1,8 +1,8 @@
 """What if these examples were unlearned? ΔPA of single candidates and of whole sets, from stored sketches alone.
 
-With p = ω/Σω, u = Σ p_i s_i and τ the horizon (learning rate × steps), θ moves by −τu + (τ²/2) Σ p_i c_i ⟨s_i, u⟩ s_i:
-gradient flow to second order, with the Gauss-Newton part of ∇²φ_i (in T steps, 1 − 1/T of the second term). For a slice
-of the pairs h̄ is their mean, b_i = ⟨h̄, s_i⟩, and
+With p = ω/Σω, u = Σ p_i s_i + α ∇R (R: the retain NLL, the anchor) and τ the horizon (learning rate × steps), θ moves
+by −τu + (τ²/2) Σ p_i c_i ⟨s_i, u⟩ s_i: gradient flow to second order, with the Gauss-Newton part of ∇²φ_i (in T steps,
+1 − 1/T of the second term). For a slice of the pairs h̄ is their mean, b_i = ⟨h̄, s_i⟩, and
 
     ΔPA_i         = −(τ/n) b_i                                                              one of n, weight 1
     first order   = −τ Σ p_i b_i                                                            a set
@@ -13,6 +13,7 @@ In nats per pair, > 0: unlearning helps. Noise of ⟨h_p, u⟩, of variance ≈ 
 projected, lowers the second-order dpo prediction by about τ²/2 times its mean over the pairs.
 """
 
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,7 @@ class WhatIf:
     def __init__(
         self, candidates: SketchRows, pairs: SketchRows, curvature: ArrayLike, alignment: str, horizon: float
     ) -> None:
-        self.candidates, self.alignment, self.horizon = candidates, alignment, horizon
+        self.candidates, self.alignment, self.horizon = candidates, alignment, _horizon(horizon)
         self.curvature: Floats = np.asarray(curvature, np.float64)
         (self.count, k), (self.pair_count, pair_k) = candidates.values.shape, pairs.values.shape
         if not self.count or not self.pair_count:
@@ -53,9 +54,24 @@ class WhatIf:
             )
         if alignment not in ALIGNMENTS:
             raise ScoringError(f"No prediction for J = '{alignment}'; sketch with {' or '.join(ALIGNMENTS)}.")
-        if not 0 < horizon < np.inf:
-            raise ScoringError(f"The horizon, learning rate × steps, must be greater than 0; it is {horizon}.")
         self.cross = _cross(candidates, pairs)
+        self._pairs, self.anchor, self.pull = pairs, np.zeros(k), np.zeros(self.pair_count)
+
+    def at(self, horizon: float) -> "WhatIf":
+        """The predictions for another horizon, from the same products."""
+        found = copy(self)
+        found.horizon = _horizon(horizon)
+        return found
+
+    def anchored(self, gradient: ArrayLike, alpha: float) -> "WhatIf":
+        """The predictions for runs with the retention term αR; `gradient` [k] is the sketch of ∇R(θ0)."""
+        found = copy(self)
+        found.anchor = alpha * np.asarray(gradient, np.float64)
+        if found.anchor.shape != self.anchor.shape or not np.isfinite(found.anchor).all():
+            raise ScoringError(f"An anchor of shape {found.anchor.shape} and weight {alpha} does not belong to these.")
+        rows, parts = zip(*blocks(self._pairs), strict=True)
+        found.pull = np.concatenate([block @ found.anchor for block in parts])[np.argsort(np.concatenate(rows))]
+        return found
 
     def slice_rows(self, pairs: NDArray[Any] | None) -> Rows:
         """The places of a slice's pairs; `ScoringError` where it is empty or names a pair that is not there."""
@@ -135,17 +151,18 @@ class SetPrediction:
 
     @property
     def first_order(self) -> float:
-        """−τ Σ p_i b_i, the plain sum of single effects."""
+        """−τ Σ p_i b_i, the plain sum of single effects; without the anchor's."""
         return -self._what_if.horizon * float(self._along.mean()) / self._total()
 
     @property
     def second_order(self) -> float:
-        """ΔPA with the curvature of log σ (dpo) and of the φ_i."""
+        """ΔPA of the run: with its anchor, and the curvature of log σ (dpo) and of the φ_i."""
         total, horizon = self._total(), self._what_if.horizon
-        bend = horizon**2 / 2 * float(self._bend @ self._gradient) / total**2
+        bend = horizon**2 / 2 * float(self._bend @ (self._gradient / total + self._what_if.anchor)) / total
+        along = self._along / total + self._what_if.pull[self._pairs]
         if self._what_if.alignment == "margin":
-            return self.first_order + bend
-        moved = -2 * horizon * self._along / total  # βm_p
+            return -horizon * float(along.mean()) + bend
+        moved = -2 * horizon * along  # βm_p
         return float((np.log(2) - np.logaddexp(0, -moved)).mean()) + bend
 
     def _total(self) -> float:
@@ -161,6 +178,12 @@ class SetPrediction:
             f"The weight {value} for row {row} cannot be: rows go from 0 to {len(self._weights) - 1}; give a finite "
             "weight of at least 0."
         )
+
+
+def _horizon(horizon: float) -> float:
+    if not 0 < horizon < np.inf:
+        raise ScoringError(f"The horizon, learning rate × steps, must be greater than 0; it is {horizon}.")
+    return horizon
 
 
 def _cross(candidates: SketchRows, pairs: SketchRows) -> Floats32:

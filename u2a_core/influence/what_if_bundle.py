@@ -1,5 +1,6 @@
 """What-if answers about one bundle, from its stored sketches: no model is loaded, and torch is not imported."""
 
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -16,32 +17,44 @@ from u2a_core.unlearning.weights import Constraints
 
 
 class BundleWhatIf:
-    """The sketches called `name`, for runs of a horizon τ = learning rate × steps, on a slice of the pairs.
+    """The sketches called `name`, for runs of a horizon τ = learning rate × steps with `alpha` times the retain NLL as
+    their anchor, on a slice of the pairs.
 
     `category` names the slice (None: all pairs). Raises `BundleError` where the sketches are of another state of the
     bundle, `ScoringError` for a category without pairs.
     """
 
-    def __init__(self, bundle: Bundle, name: str, horizon: float, category: str | None = None) -> None:
-        stored = read_sketches(bundle.sketches_folder / name)
+    def __init__(
+        self, bundle: Bundle, name: str, horizon: float, category: str | None = None, alpha: float = 0.0
+    ) -> None:
+        stored = read_sketches(bundle.sketches_path(name) or bundle.sketches_folder / name)
         if stored.metadata["bundle_hash"] != bundle.hash:
             raise BundleError(
                 f"The sketches {name} are of another state of the bundle {bundle.reference}. Make them anew with "
                 f"`u2a sketch {bundle.reference} --sketch {name} --restart`."
             )
+        self.name, self.metadata = name, stored.metadata
         self.objective: dict[str, Any] = stored.metadata["objective_settings"]
         self.ids = [str(one) for one in stored.candidates.table["id"]]
         self.places = {one: place for place, one in enumerate(self.ids)}
         self.model = WhatIf(
             stored.candidates, stored.pairs, stored.curvature, str(stored.metadata["alignment"]), horizon
         )
-        self.slice: NDArray[np.bool_] | None = None
-        if category is not None:
-            found = stored.pairs.table["category"]
-            self.slice = (found == category).to_numpy()
-            if not self.slice.any():
-                known = ", ".join(sorted(map(str, found.dropna().unique()))) or "none"
-                raise ScoringError(f"No pair of pa_train has the category {category!r}. There are: {known}.")
+        self._anchor = stored.anchor
+        self.model = self.model.anchored(self._anchor, alpha)
+        self._categories = stored.pairs.table["category"]
+        self.slice = self._slice(category)
+
+    def at(self, horizon: float, category: str | None = None, alpha: float = 0.0) -> "BundleWhatIf":
+        """The answers for another run and slice, from the same sketches; nothing is read or multiplied anew."""
+        found = copy(self)
+        found.model, found.slice = self.model.at(horizon).anchored(self._anchor, alpha), self._slice(category)
+        return found
+
+    @property
+    def categories(self) -> list[str]:
+        """The categories of the pairs, sorted."""
+        return sorted(map(str, self._categories.dropna().unique()))
 
     def predicted(self, chosen: ForgetSet) -> dict[str, Any]:
         """ΔPA of unlearning `chosen`, to first and to second order, and its examples that help and hurt most."""
@@ -75,6 +88,15 @@ class BundleWhatIf:
             raise ScoringError(f"There is no candidate {one!r} in these sketches: give an id of the scores table.")
         rows, cosines = similar(self.model.candidates, self.places[one], count)
         return {self.ids[row]: float(cosine) for row, cosine in zip(rows, cosines, strict=True)}
+
+    def _slice(self, category: str | None) -> NDArray[np.bool_] | None:
+        if category is None:
+            return None
+        found: NDArray[np.bool_] = (self._categories == category).to_numpy()
+        if not found.any():
+            known = ", ".join(self.categories) or "none"
+            raise ScoringError(f"No pair of pa_train has the category {category!r}. There are: {known}.")
+        return found
 
     def _weights(self, chosen: ForgetSet) -> Floats:
         weights = np.zeros(len(self.ids))

@@ -30,7 +30,7 @@ def answers(
     found = [""] * len(prompts)
     with Progress("answers", len(prompts), show=show) as progress, torch.no_grad(), quiet():
         for number, members in enumerate(token_budget_batches([len(one) + max_new_tokens for one in ids], budget)):
-            texts = _batch(model, encoder.tokenizer, [ids[index] for index in members], max_new_tokens,
+            texts = answer_batch(model, encoder.tokenizer, [ids[index] for index in members], max_new_tokens,
                            temperature, seed + number)  # fmt: skip
             for index, text in zip(members, texts, strict=True):
                 found[index] = text
@@ -38,9 +38,10 @@ def answers(
     return found
 
 
-def _batch(
+def answer_batch(
     model: nn.Module, tokenizer: Any, prompts: list[tuple[int, ...]], max_new_tokens: int, temperature: float, seed: int
 ) -> list[str]:
+    """The answers to encoded prompts in one batch, drawn with `seed` at a temperature above 0."""
     device = next(model.parameters()).device
     longest = max(map(len, prompts))
     ids = torch.full((len(prompts), longest), tokenizer.pad_token_id, dtype=torch.long)

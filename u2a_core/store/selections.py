@@ -6,6 +6,7 @@ So the same samples have the same link, and a link never changes its meaning.
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from u2a_core.errors import BundleError
@@ -23,7 +24,7 @@ class Selection:
     ids: tuple[str, ...] = ()
     source: str = ""
 
-    @property
+    @cached_property
     def key(self) -> str:
         """What names it in a link."""
         return text_sha256(json.dumps([self.ids, self.source]))[:KEY_LENGTH]

@@ -7,6 +7,7 @@ candidates.f16          [n, k] float16, row by row: each row over its scale (.f3
 candidates.scales.npy   [n] float32, the largest magnitude of each row, so that no gradient is too small or too large
 candidates.done         [n] uint8: 1 once the row is on disk      pairs.…  the same of the P pairs
 curvature.npy           [n] float64, c_i = f''/f'² of each φ_i    rows.parquet  whose row it is; the header is metadata
+anchor.npy              [k] float32, ∇R(θ0) of the retain NLL; zeros where metadata say `retain` 0
 ```
 
 ⟨s_i, h_p⟩ estimates ⟨∇φ_i, ∇J_p⟩ at θ0; so ΔPA_i ≈ −(1/nλ) ⟨mean of h_p, s_i⟩, in nats per pair, > 0: unlearning helps.
@@ -28,10 +29,10 @@ from u2a_core.errors import BundleError
 from u2a_core.store.files import replacing
 from u2a_core.store.scores import HEADER
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 REQUIRED_METADATA = (
     "format_version", "bundle_hash", "objective_settings", "alignment", "k", "kind", "exact", "seed", "parameters",
-    "n", "pairs", "units", "sign", "versions", "asked",
+    "n", "pairs", "retain", "units", "sign", "versions", "asked",
 )  # fmt: skip
 REMEDY = "Point to a folder that `u2a sketch` finished, repeat its command, or say --restart to make it again."
 BLOCK = 1 << 24  # bytes
@@ -68,11 +69,14 @@ class SketchRows:
 
 @dataclass(frozen=True, eq=False)
 class Sketches:
-    """Sketches of n candidates and P pairs, `curvature` c_i of the candidates [n], and what is true of them all."""
+    """Sketches of n candidates and P pairs, `curvature` c_i of the candidates [n], `anchor` the sketch of ∇R of the
+    retain NLL [k], and what is true of them all.
+    """
 
     candidates: SketchRows
     pairs: SketchRows
     curvature: NDArray[np.float64]
+    anchor: NDArray[np.float32]
     metadata: dict[str, Any]
 
 
@@ -112,6 +116,12 @@ class SketchWriter:
         self._done.flush()
 
 
+def write_anchor(folder: Path, anchor: NDArray[np.float32]) -> None:
+    """Put the sketch of ∇R [k] into an unfinished folder."""
+    with replacing(folder / "anchor.npy") as part, part.open("wb") as stream:
+        np.save(stream, anchor, allow_pickle=False)
+
+
 def write_rows(folder: Path, candidates: pd.DataFrame, pairs: pd.DataFrame, metadata: dict[str, Any]) -> None:
     """Write `rows.parquet`, the last file of a folder: id, category, source and tags of every row, and metadata."""
     rows = pd.concat([candidates.assign(kind="candidates"), pairs.assign(kind="pairs")])
@@ -138,7 +148,13 @@ def read_sketches(path: Path) -> Sketches:
     k, exact = metadata["k"], metadata["exact"]
     found = {kind: _sketch_rows(path, kind, table, k, exact) for kind, table in tables.items()}
     curvature = _array(path / "curvature.npy", metadata["n"], np.float64)
-    return Sketches(found["candidates"], found["pairs"], curvature, metadata)
+    anchor = _array(path / "anchor.npy", k, np.float32)
+    return Sketches(found["candidates"], found["pairs"], curvature, anchor, metadata)
+
+
+def sketches_metadata(path: Path) -> dict[str, Any]:
+    """What is true of all sketches of a folder, read without them; raises `BundleError` as `read_sketches`."""
+    return _rows(path)[1]
 
 
 def _values_path(folder: Path, kind: Kind, exact: bool) -> Path:

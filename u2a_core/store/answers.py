@@ -1,0 +1,145 @@
+"""Answers of a bundle's policies, kept so that none is generated twice; no torch.
+
+`answers/<policy>/<settings>.jsonl` below the results: named by the hashes of the policy and of the settings, so that
+another policy or setting has another file. The first line says which they are; then a line a prompt, with the answer,
+its tokens, and the reward at each of them. Whole or not there at all, whoever else writes.
+"""
+
+import fcntl
+import json
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from u2a_core.bundle import Bundle
+from u2a_core.data.pairs import Message
+from u2a_core.errors import BundleError, ScoringError
+from u2a_core.store.files import replacing, unwritable
+from u2a_core.store.fingerprints import settings_sha256
+from u2a_core.store.policies import policy_hash
+
+FORMAT_VERSION = 1
+KEY_LENGTH = 20
+Prompt = tuple[Message, ...]
+
+
+@dataclass(frozen=True)
+class AnswerSettings:
+    """How answers are made: greedy at temperature 0, else sampled from all tokens with `seed`, one prompt by itself."""
+
+    max_new_tokens: int = 96
+    temperature: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1:
+            raise ScoringError(f"--max-new-tokens must be at least 1; it is {self.max_new_tokens}.")
+        if not (math.isfinite(self.temperature) and self.temperature >= 0):
+            raise ScoringError(f"--temperature must be a number of at least 0; it is {self.temperature}.")
+
+    def plain(self) -> dict[str, Any]:
+        """What an answer depends on; greedy answers on no seed."""
+        seed = {"seed": self.seed} if self.temperature else {}
+        return {"max_new_tokens": self.max_new_tokens, "temperature": float(self.temperature), **seed}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer as it came, its tokens (the end of text is one), and the reward at each of them, in the reward model's
+    units; `rewards` is empty where nothing can be rewarded (an answer without words, or too long for the reward model),
+    and None where the bundle has no reward model.
+    """
+
+    text: str
+    tokens: tuple[str, ...] = ()
+    rewards: tuple[float, ...] | None = None
+
+    @property
+    def reward(self) -> float | None:
+        """The mean token reward."""
+        return math.fsum(self.rewards) / len(self.rewards) if self.rewards else None
+
+
+def free_prompt(text: str) -> Prompt:
+    """A text as a prompt of one user turn."""
+    return (Message("user", text),)
+
+
+def answers_path(bundle: Bundle, run: str | None, settings: AnswerSettings) -> Path:
+    """Where the answers of a run's policy (None: the original one) lie; raises as `policy_hash`."""
+    policy, how = policy_hash(bundle, run), settings_sha256(settings.plain())
+    return bundle.results / "answers" / policy[:KEY_LENGTH] / f"{how[:KEY_LENGTH]}.jsonl"
+
+
+def read_answers(bundle: Bundle, run: str | None, settings: AnswerSettings) -> dict[Prompt, Answer]:
+    """All answers of a run's policy (None: the original one) that were made with `settings`, by prompt.
+
+    Rewards of another reward model than the bundle's present one are left out (None). Raises `BundleError` for a file
+    that is damaged or foreign, and as `policy_hash`.
+    """
+    return _read(answers_path(bundle, run, settings), bundle.reward_hash)
+
+
+def add_answers(bundle: Bundle, run: str | None, settings: AnswerSettings, answers: Mapping[Prompt, Answer]) -> Path:
+    """Keep `answers` beside those that are there, in place of any to the same prompts; returns the file."""
+    path = answers_path(bundle, run, settings)
+    head = {"format_version": FORMAT_VERSION, "policy": policy_hash(bundle, run), "settings": settings.plain()}
+    with _alone(path):
+        found = {**_read(path, bundle.reward_hash), **answers}
+        lines = [head, *(_line(prompt, answer, bundle.reward_hash) for prompt, answer in found.items())]
+        with replacing(path) as part:
+            part.write_text("".join(json.dumps(line, allow_nan=False) + "\n" for line in lines), encoding="utf-8")
+    return path
+
+
+def _line(prompt: Prompt, answer: Answer, reward_hash: str | None) -> dict[str, Any]:
+    return {
+        "prompt": [[turn.role, turn.content] for turn in prompt],
+        "answer": answer.text,
+        "tokens": answer.tokens,
+        "rewards": answer.rewards,
+        "reward_model": None if answer.rewards is None else reward_hash,
+    }
+
+
+def _read(path: Path, reward_hash: str | None) -> dict[Prompt, Answer]:
+    try:
+        head, *lines = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+        if head["format_version"] != FORMAT_VERSION or settings_sha256(head["settings"])[:KEY_LENGTH] != path.stem:
+            raise ValueError("it is of another format version, or was made with other settings than its name says")
+        return dict(_answer(line, reward_hash) for line in lines)
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise BundleError(
+            f"The answers in {path} cannot be read ({error}). Delete the file, and answer again with `u2a answers`."
+        ) from error
+
+
+def _answer(line: Mapping[str, Any], reward_hash: str | None) -> tuple[Prompt, Answer]:
+    prompt = tuple(Message(str(role), str(content)) for role, content in line["prompt"])
+    text, tokens = line["answer"], tuple(map(str, line["tokens"]))
+    if not isinstance(text, str):
+        raise TypeError(f"an answer is {text!r:.80}")
+    if line["rewards"] is None or line["reward_model"] != reward_hash:
+        return prompt, Answer(text, tokens)
+    rewards = tuple(map(float, line["rewards"]))
+    if len(rewards) != len(tokens) or not all(map(math.isfinite, rewards)):
+        raise ValueError(f"an answer of {len(tokens)} tokens has {len(rewards)} rewards, or one that is no number")
+    return prompt, Answer(text, tokens, rewards)
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Within the block no other process adds answers to this file."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = path.with_suffix(".lock").open("w")
+    except OSError as error:
+        raise unwritable(path, error) from error
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

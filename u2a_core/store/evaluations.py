@@ -1,0 +1,141 @@
+"""Evaluations of a bundle's policies: what was measured sample by sample, and what it comes to; no torch.
+
+```
+evaluations/<run>.parquet      a row a sample of every kind (`COLUMNS`), read back as one table a kind
+evaluations/<run>.json         metrics, settings, and of which bundle, run and Parquet file; written last
+evaluations/@original.…        the same of the original policy, shared by all runs
+```
+
+What does not belong to the bundle and the run as they are now is refused. NLL and KL in nats per token.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from u2a_core.bundle import Bundle
+from u2a_core.errors import BundleError
+from u2a_core.store.files import file_sha256, replacing, write_json
+from u2a_core.store.policies import finished_run, policy_hash, spec_hash
+
+FORMAT_VERSION = 1
+ORIGINAL_FILE = "@original"  # no run can be called so
+COLUMNS = {
+    # negative examples; nll: mean over the response
+    "candidates": ("id", "tokens", "nll"),
+    # kl: KL(π° ‖ π), mean over the response
+    "retain": ("id", "tokens", "nll", "kl"),
+    # pairs of pa_test: sums of log-probabilities of both responses, in nats, and the same of the original policy
+    "pairs": (
+        "id", "chosen_tokens", "rejected_tokens", "chosen_logp", "rejected_logp", "chosen_reference",
+        "rejected_reference",
+    ),
+    # greedy answers to prompts of `test`, named by their pair; reward: mean token reward; tokens: those rewarded
+    "answers": ("id", "answer", "tokens", "reward"),
+}  # fmt: skip
+COUNTS, TEXTS = ("tokens", "chosen_tokens", "rejected_tokens"), ("id", "answer")
+MAY_LACK = ("answers", "reward")  # the only cells without a value
+SCHEMA = pa.schema(
+    [pa.field("kind", pa.string(), nullable=False)]
+    + [
+        pa.field(name, pa.string() if name in TEXTS else pa.int32() if name in COUNTS else pa.float64())
+        for name in dict.fromkeys(name for names in COLUMNS.values() for name in names)
+    ]
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What was measured of the policy of `run` (None: the original one): a table a kind of `COLUMNS`, in the bundle's
+    order, and the document (`settings`, `metrics`, `versions`, `units` …).
+    """
+
+    run: str | None
+    tables: Mapping[str, pd.DataFrame]
+    document: Mapping[str, Any]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What was asked: `count`, `max_new_tokens`, `alignment_beta`, `dtype`."""
+        return dict(self.document["settings"])
+
+
+def evaluation_path(bundle: Bundle, run: str | None) -> Path:
+    """The JSON document of a run (None: of the original policy)."""
+    return bundle.results / "evaluations" / f"{ORIGINAL_FILE if run is None else run}.json"
+
+
+def identity(bundle: Bundle, run: str | None) -> dict[str, Any]:
+    """What an evaluation belongs to: hashes of bundle, policy and run (None for the original policy)."""
+    told = None if run is None else spec_hash(finished_run(bundle, run))
+    return {"bundle_hash": bundle.hash, "policy_hash": policy_hash(bundle, run), "run": run, "run_spec_hash": told}
+
+
+def write_evaluation(bundle: Bundle, evaluation: Evaluation) -> Path:
+    """Write both files, the document last; returns its path. Raises `StorageError` where the disk refuses."""
+    path = evaluation_path(bundle, evaluation.run)
+    rows = pd.concat([evaluation.tables[kind].assign(kind=kind) for kind in COLUMNS], ignore_index=True)
+    table = pa.Table.from_pandas(rows.reindex(columns=SCHEMA.names), SCHEMA, preserve_index=False)
+    with replacing(path.with_suffix(".parquet")) as part:
+        pq.write_table(table, part, compression="zstd")
+    sha = file_sha256(path.with_suffix(".parquet"))
+    write_json(path, {"format_version": FORMAT_VERSION, **evaluation.document, "parquet_sha256": sha})
+    return path
+
+
+def read_evaluation(bundle: Bundle, run: str | None) -> Evaluation:
+    """The evaluation of a run (None: of the original policy); `BundleError` where there is none, or where it is
+    damaged, or of another state of bundle or run.
+    """
+    path = evaluation_path(bundle, run)
+    again = f"Evaluate again with `u2a evaluate {bundle.reference} --run {'RUN' if run is None else run}`."
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        version = document["format_version"]
+        told = {name: document[name] for name in ("bundle_hash", "policy_hash", "run", "run_spec_hash")}
+        for name in ("settings", "units", "versions", "metrics", "parquet_sha256"):
+            _ = document[name]
+    except FileNotFoundError as error:
+        whose = "the original policy" if run is None else f"the run {run}"
+        raise BundleError(f"There is no evaluation of {whose}. {again.replace('again ', '')}") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BundleError(f"{path} is no evaluation, or damaged ({type(error).__name__}: {error}). {again}") from error
+    if version != FORMAT_VERSION:
+        raise BundleError(f"{path} has the format version {version!r}; this program knows {FORMAT_VERSION}. {again}")
+    if told != identity(bundle, run):
+        raise BundleError(f"{path} is of another state of the bundle or of the run. {again}")
+    return Evaluation(run, _tables(path.with_suffix(".parquet"), document["parquet_sha256"], again), document)
+
+
+def is_evaluated(bundle: Bundle, run: str | None) -> bool:
+    """Whether there is an evaluation that can be read."""
+    try:
+        read_evaluation(bundle, run)
+    except BundleError:
+        return False
+    return True
+
+
+def _tables(path: Path, sha: str, again: str) -> dict[str, pd.DataFrame]:
+    try:
+        if file_sha256(path) != sha:
+            raise ValueError("it is not the file that the evaluation was written with")
+        rows = pq.ParquetFile(path).read().cast(SCHEMA).to_pandas()
+        tables = {
+            kind: rows.loc[rows["kind"] == kind, list(names)].reset_index(drop=True) for kind, names in COLUMNS.items()
+        }
+        for kind, table in tables.items():
+            for name in COLUMNS[kind]:
+                if (kind, name) != MAY_LACK and table[name].isna().any():
+                    raise ValueError(f"`{name}` of {kind} lacks values")
+            for name in {*COUNTS} & {*table.columns}:
+                table[name] = table[name].astype(int)
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        raise BundleError(f"{path} cannot be read ({error}). {again}") from error
+    return tables
