@@ -59,7 +59,9 @@ def bundle(folder: Path, count: int) -> Path:
     scores = synthetic_scores(count)
     pairs = [
         PreferencePair((Message("user", prompt),), None, response, source)
-        for prompt, response, source in zip(*(scores.table[name] for name in ("prompt", "response", "source")), strict=True)
+        for prompt, response, source in zip(
+            *(scores.table[name] for name in ("prompt", "response", "source")), strict=True
+        )
     ]
     path = folder / "data" / "pairs.parquet"
     write_pairs(path, pairs, [SplitAssignment("negative", True)] * count)
@@ -81,7 +83,8 @@ def serving_nothing(folder: Path) -> Iterator[str]:
         port = probe.getsockname()[1]
     options = [f"--server.port={port}", "--server.headless=true", "--browser.gatherUsageStats=false"]
     command = [sys.executable, "-m", "streamlit", "run", "empty.py", *options]
-    with subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, cwd=folder, **silent) as server:  # noqa: S603 - our own words
         try:
             while socket.socket().connect_ex(("127.0.0.1", port)):
                 time.sleep(0.2)
@@ -148,7 +151,9 @@ def filtered(page: Page, words: str) -> float:
 def measured(address: str, nothing: str, repeats: int) -> dict[str, list[float]]:
     """Seconds of everything, each `repeats` times."""
     found: dict[str, list[float]] = {name: [] for name in ("empty page", "map drawn", "lasso end to tray", "filter")}
-    executable = next(path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name)))
+    executable = next(
+        path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))
+    )
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=executable, args=ARGUMENTS)
         for number in range(repeats + 1):

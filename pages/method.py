@@ -30,14 +30,9 @@ def go(screen: str) -> None:
 
 
 with st.container(horizontal=True, vertical_alignment="center"):
+    first = None if "step" in st.session_state else SCREENS[0]  # Streamlit warns of a default beside what `go` sets
     screen = st.segmented_control(
-        "Step",
-        SCREENS,
-        default=SCREENS[0],
-        key="step",
-        bind="query-params",
-        required=True,
-        label_visibility="collapsed",
+        "Step", SCREENS, default=first, key="step", bind="query-params", required=True, label_visibility="collapsed"
     )
     place = SCREENS.index(screen or SCREENS[0])
     before, after = SCREENS[max(place - 1, 0)], SCREENS[min(place + 1, len(SCREENS) - 1)]

@@ -7,7 +7,7 @@ from u2a_core.dashboard.curation import watch
 from u2a_core.dashboard.jobs import bundle_jobs, job_list
 from u2a_core.dashboard.run_view import chosen_run, run_panel, runs_of, runs_overview
 from u2a_core.dashboard.studio import studio
-from u2a_core.dashboard.unlearn_start import NEW, RUNS, VIEW, name_of, run_of, start, what
+from u2a_core.dashboard.unlearn_start import NEW, chosen_view, name_of, run_of, start, what
 from u2a_core.store.job_folder import LIVING
 
 st.title("Unlearn")
@@ -15,9 +15,7 @@ st.text("Take the examples of a forget set out of the policy, and see at every c
 watch()
 bundle = studio().bundle
 runs, jobs = runs_of(bundle), bundle_jobs("unlearn")
-view = st.segmented_control(
-    "Show", [NEW, RUNS], default=NEW, key=VIEW, bind="query-params", required=True, label_visibility="collapsed"
-)
+view = chosen_view()
 
 if view == NEW:
     left, right = st.columns([5, 3], gap="medium")

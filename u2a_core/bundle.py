@@ -12,10 +12,11 @@ demo's folder in the cache (`results_folder`), and is found there again.
 
 import os
 import tomllib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from u2a_core.data.table import PairTable, read_candidate_ids, read_pairs
 from u2a_core.errors import BundleError
@@ -25,6 +26,7 @@ from u2a_core.store.scores import Scores, read_scores
 
 FORMAT_VERSION = 1
 MANIFEST = "bundle.toml"
+Read = TypeVar("Read")
 DEMO = "demo"
 EMBEDDED = Path(__file__).parent / "demo" / "bundle"
 
@@ -161,27 +163,22 @@ class Bundle:
     @cached_property
     def pairs(self) -> PairTable:
         """Pairs and splits; `BundleError` where the file is not the one that was prepared."""
-        table = read_pairs(self._pairs_path)
-        self._check_pairs()
-        return table
+        return self._read_pairs(read_pairs)
 
     @cached_property
     def candidate_ids(self) -> list[str]:
         """The ids of `pairs.forget`, in its order, at a hundredth of the cost; raises as `pairs`."""
-        found = read_candidate_ids(self._pairs_path)
-        self._check_pairs()
-        return found
+        return self._read_pairs(read_candidate_ids)
 
-    @property
-    def _pairs_path(self) -> Path:
-        return self.path / "data" / "pairs.parquet"
-
-    def _check_pairs(self) -> None:
-        if file_sha256(self._pairs_path) != self.data_hash:
+    def _read_pairs(self, read: Callable[[Path], Read]) -> Read:
+        path = self.path / "data" / "pairs.parquet"
+        found = read(path)
+        if file_sha256(path) != self.data_hash:
             raise BundleError(
-                f"{self._pairs_path} changed since the bundle was prepared (its SHA-256 is not the one in {MANIFEST}). "
-                "Restore it, or make the bundle again with `u2a prepare`."
+                f"{path} changed since the bundle was prepared (its SHA-256 is not the one in {MANIFEST}). Restore "
+                "it, or make the bundle again with `u2a prepare`."
             )
+        return found
 
     def scores(self, name: str) -> Scores:
         """The scores called `name`; `BundleError` where there are none, or where data or models changed since."""

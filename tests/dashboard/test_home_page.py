@@ -2,10 +2,12 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
+from streamlit import cache_resource
 from streamlit.testing.v1 import AppTest
 
 from u2a_core.bundle import EMBEDDED, FORMAT_VERSION, open_bundle, write_manifest
@@ -17,6 +19,21 @@ from u2a_core.store.forget_log import ForgetLog
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "store"))  # run folders live with the store's tests
 from run_folders import write_run
+
+
+@pytest.fixture
+def opened_page(open_page, tmp_path: Path) -> Callable[..., AppTest]:
+    """`open_page` of this page, with nothing kept from another test; the second run of an AppTest runs pages/home.py,
+    which must be the same script.
+    """
+
+    def opened(*bundles: str, **query: Any) -> AppTest:
+        cache_resource.clear()
+        found: AppTest = open_page("home", *bundles, **query)
+        (tmp_path / "pages" / "home.py").write_text((tmp_path / "app.py").read_text())
+        return found
+
+    return opened
 
 
 def codes(opened: AppTest, command: str) -> list[str]:
@@ -52,8 +69,8 @@ def test_one_of_four_steps_is_to_be_done_now(state: tuple[bool, int, int], now: 
     assert way[0].title == first
 
 
-def test_a_newcomer_to_the_demo_sees_the_way_and_the_bundle(open_page) -> None:
-    opened = open_page("home")
+def test_a_newcomer_to_the_demo_sees_the_way_and_the_bundle(opened_page) -> None:
+    opened = opened_page()
     assert not opened.exception
     assert FOUR_SENTENCES.count(". ") == 3
     assert opened.text[0].value == FOUR_SENTENCES
@@ -64,42 +81,42 @@ def test_a_newcomer_to_the_demo_sees_the_way_and_the_bundle(open_page) -> None:
         assert fact in told, fact
 
 
-def test_what_was_done_changes_what_is_next(open_page, tmp_path: Path) -> None:
+def test_what_was_done_changes_what_is_next(opened_page, tmp_path: Path) -> None:
     results = tmp_path / "cache" / "demo"
     ids = [one.id for one in open_bundle("demo").pairs.forget[:3]]
     ForgetLog(results, ids).change("forget set", add(ids), 0, "test")
-    opened = open_page("home")
+    opened = opened_page()
     assert "Step 3: do this now" in badges(opened)
     assert "forget set (3)" in html(opened)
     write_run(results / "runs" / "npo")
-    assert "Step 4: do this now" in badges(open_page("home"))
+    assert "Step 4: do this now" in badges(opened_page())
 
 
 def parsed(command, line: str) -> dict[str, object]:
     return dict(command.make_context("u2a", line.split()[2:]).params)
 
 
-def test_scoring_and_trust_are_offered_with_command_lines_that_u2a_takes(open_page) -> None:
-    opened = open_page("home", home_estimator="implicit", home_objective="npo", home_parameters="lora")
+def test_scoring_and_trust_are_offered_with_command_lines_that_u2a_takes(opened_page) -> None:
+    opened = opened_page(home_estimator="implicit", home_objective="npo", home_parameters="lora")
     found = parsed(score, codes(opened, "score")[0])
     names = ("bundle", "estimator", "objective", "parameters", "scores")
     assert [found[name] for name in names] == ["demo", "implicit", "npo", "lora", "npo-implicit"]
     assert parsed(trust, codes(opened, "trust")[0])["name"] == "default"
 
 
-def test_a_name_that_scores_have_already_is_refused(open_page) -> None:
-    opened = open_page("home")
+def test_a_name_that_scores_have_already_is_refused(opened_page) -> None:
+    opened = opened_page()
     opened.text_input(key="home_scores_ga").set_value("default").run()
     assert next(one for one in opened.button if one.label == "Score the examples").disabled
     assert opened.warning
 
 
-def test_the_job_is_started_with_the_words_that_are_shown(open_page, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_job_is_started_with_the_words_that_are_shown(opened_page, monkeypatch: pytest.MonkeyPatch) -> None:
     from u2a_core.dashboard import jobs
 
     started: list[Sequence[str]] = []
     monkeypatch.setattr(jobs, "start", lambda *words: started.append(words[0]))
-    opened = open_page("home")
+    opened = opened_page()
     next(one for one in opened.button if one.label == "Score the examples").click().run()
     assert " ".join(["u2a", *started[0]]) == codes(opened, "score")[0]
 
@@ -116,9 +133,9 @@ def bundle_of(folder: Path, name: str) -> Path:
     return folder
 
 
-def test_a_bundle_without_scores_is_scored_first(open_page, tmp_path: Path) -> None:
+def test_a_bundle_without_scores_is_scored_first(opened_page, tmp_path: Path) -> None:
     path = bundle_of(tmp_path / "mine", "<b>mine</b> $x$")
-    opened = open_page("home", str(path))
+    opened = opened_page(str(path))
     assert not opened.exception
     assert "Step 1: do this now" in badges(opened)
     assert titles(opened)[0] == "**Look at the map**"  # step 2: the first one is on this page
@@ -129,27 +146,27 @@ def test_a_bundle_without_scores_is_scored_first(open_page, tmp_path: Path) -> N
     assert "u2a reward" in html(opened)
 
 
-def test_scores_that_cannot_be_read_or_are_stale_are_said_to_be(open_page, tmp_path: Path) -> None:
+def test_scores_that_cannot_be_read_or_are_stale_are_said_to_be(opened_page, tmp_path: Path) -> None:
     path = bundle_of(tmp_path / "mine", "mine")
     (path / "scores").mkdir()
     (path / "scores" / "broken.parquet").write_bytes(b"PAR1")
     (path / "scores" / "stale.parquet").symlink_to(EMBEDDED / "scores" / "default.parquet")
-    told = html(open_page("home", str(path)))
+    told = html(opened_page(str(path)))
     assert "cannot be read" in told
     assert "Stale" in told
 
 
-def test_a_bundle_without_its_pairs_says_so(open_page, tmp_path: Path) -> None:
+def test_a_bundle_without_its_pairs_says_so(opened_page, tmp_path: Path) -> None:
     path = bundle_of(tmp_path / "mine", "mine")
     (path / "data" / "pairs.parquet").unlink()
-    opened = open_page("home", str(path))
+    opened = opened_page(str(path))
     assert not opened.exception
     assert "cannot be read" in " ".join(one.value for one in opened.error)
     assert codes(opened, "prepare")
 
 
-def test_read_only_starts_nothing(open_page) -> None:
-    opened = open_page("home", read_only=True)
+def test_read_only_starts_nothing(opened_page) -> None:
+    opened = opened_page(read_only=True)
     for label in ("Score the examples", "Measure trust"):
         assert next(one for one in opened.button if one.label == label).disabled
 

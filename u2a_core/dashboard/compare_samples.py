@@ -102,7 +102,7 @@ def _table(rows: pd.DataFrame, which: str, retain: bool) -> None:
     part = page_of(rows, f"compare page {which}")
     ids = [str(one) for one in part["id"]]
     key = f"compare rows {hashlib.sha256(repr(ids).encode()).hexdigest()[:12]}"
-    shown = shown_rows(part[["rise", "before", "after", *(["weight"] if not retain else []), *TEXTS, "id"]])
+    shown = shown_rows(part[["rise", "before", "after", *(["weight"] if which == NOT else []), *TEXTS, "id"]])
     columns: dict[str, Any] = {
         name: st.column_config.NumberColumn(title, format="%.3f", width="small")
         for name, title in (("rise", "rise"), ("before", "NLL left"), ("after", "NLL right"), ("weight", "ω"))

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -58,6 +59,7 @@ def filter_controls(table: pd.DataFrame) -> Filters:
     low_reward = _range("Low-reward proportion", numbers(table, "low_reward_proportion"), "map_low_reward", (0.0, 1.0))
     length = _range("Length, response tokens", numbers(table, "n_tokens"), "map_length")
     severity = _range("Severity", numbers(table, "severity"), "map_severity")
+    words = text.strip().encode("utf-8", "replace").decode()  # Arrow refuses halves of surrogate pairs
     lacking = [
         name
         for name, column in (("low-reward proportion", "low_reward_proportion"), ("severity", "severity"))
@@ -65,7 +67,7 @@ def filter_controls(table: pd.DataFrame) -> Filters:
     ]
     if lacking:
         st.caption(f"These scores hold no {' and no '.join(lacking)}.")
-    return Filters(tuple(name for one in chosen for name in labels[one]), severity, length, low_reward, text.strip())
+    return Filters(tuple(name for one in chosen for name in labels[one]), severity, length, low_reward, words)
 
 
 def shown(scores: Scores, filters: Filters) -> Shown:
@@ -76,8 +78,8 @@ def shown(scores: Scores, filters: Filters) -> Shown:
 def by_number(table: pd.DataFrame, mode: str) -> None:
     """Select what is shown, or what of it lies beyond a threshold or quantile."""
     st.button(
-        f"Select all {len(table):,} shown", key="map_select_shown", on_click=choose,
-        args=(table["id"], "all shown", mode), disabled=table.empty,
+        f"Select all {len(table):,} shown", key="map_select_shown", on_click=_choose,
+        args=(table, np.ones(len(table), dtype=bool), "all shown", mode), disabled=table.empty,
     )  # fmt: skip
     present = [name for name, (column, _) in MEASURES.items() if table[column].notna().any()] or ["ΔPA"]
     name = st.selectbox("Value", present, key="map_value", persist_state="session")
@@ -85,10 +87,11 @@ def by_number(table: pd.DataFrame, mode: str) -> None:
         "Take", SIDES, default="highest %", key="map_side", required=True, persist_state="session"
     )
     share = side.endswith("%")
-    amount = st.number_input(
-        "Per cent of the samples shown" if share else MEASURES[name][1], 0.0 if share else None, 100.0 if share else None,
-        10.0 if share else 0.0, format="%g", key="map_share" if share else "map_threshold", persist_state="session",
-    )  # fmt: skip
+    asked: dict[str, Any] = {"format": "%g", "persist_state": "session"}
+    if share:
+        amount = st.number_input("Per cent of the samples shown", 0.0, 100.0, 10.0, key="map_share", **asked)
+    else:
+        amount = st.number_input(MEASURES[name][1], value=0.0, key="map_threshold", **asked)
     values = measure(table, name)
     found = beyond(values, side, float(amount))
     st.text(_told(values, found, share))

@@ -1,16 +1,16 @@
 """What was done to the forget set, by whom and when; undo and redo, versions with names, and what lies between two."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 import streamlit as st
 
-from u2a_core.dashboard.curation import SET, Curation, edit, tab_name
+from u2a_core.dashboard.curation import SET, Curation, change, edit, tab_name
 from u2a_core.dashboard.showing import exports, plain, shown_rows
 from u2a_core.dashboard.studio import studio
 from u2a_core.errors import U2AError
-from u2a_core.store.forget_commands import Difference
+from u2a_core.store.forget_commands import Difference, remove
 from u2a_core.store.forget_log import ForgetLog
 
 ROWS = 20
@@ -29,8 +29,13 @@ def undo_and_redo(curated: Curation) -> None:
             "Redo", on_click=_redo, shortcut="Mod+Shift+Z", key="forget redo",
             disabled=read_only or current.redo is None,
         )  # fmt: skip
+        free = [one for one, entry in current.entries.items() if not entry.locked]
+        st.button(
+            "Clear the set", on_click=_clear, args=(free,), key="forget clear", disabled=read_only or not free,
+            help="Locked examples stay. It can be undone.",
+        )  # fmt: skip
         last = f"Last: {plain(current.undo, 120)}." if current.undo else "Nothing was done to this set yet."
-        st.text(f"{last} Every change is kept at once; version {current.version:,}.")
+        st.text(f"{last} Version {current.version:,}.")
 
 
 def history(curated: Curation) -> None:
@@ -68,6 +73,10 @@ def _undo() -> None:
 
 def _redo() -> None:
     edit(ForgetLog.redo, "redone")
+
+
+def _clear(ids: Sequence[str]) -> None:
+    change(remove(ids))
 
 
 def _save(curated: Curation) -> None:

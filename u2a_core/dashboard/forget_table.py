@@ -14,7 +14,7 @@ import streamlit as st
 
 from u2a_core.dashboard.curation import REFUSED, Curation, change, chosen_name, forget_log
 from u2a_core.dashboard.forget_rows import EDITABLE, ORDERS, STATES, Wish, commands_of, set_table, wanted_rows
-from u2a_core.dashboard.selection import choose, selection, set_focus
+from u2a_core.dashboard.selection import choose, focus, selection, set_focus
 from u2a_core.dashboard.showing import exports, plain
 from u2a_core.dashboard.studio import studio
 from u2a_core.errors import U2AError
@@ -23,7 +23,7 @@ from u2a_core.store import forget_commands as commands
 from u2a_core.store.fingerprints import text_sha256
 from u2a_core.store.forget_commands import Command
 
-PAGE = 25
+PAGE = 15
 EXCERPT = 160  # characters
 ACTIONS: dict[str, Callable[[Sequence[str]], Command]] = {
     "Lock": commands.lock, "Unlock": commands.unlock, "Exclude": commands.exclude, "Include": commands.include,
@@ -64,6 +64,7 @@ def editor(curated: Curation, known: pd.DataFrame) -> None:
     if found.empty:
         st.info("No example of the set is like that. Take a filter away.")
         return
+    _actions(table, found)
     rows = _page(found)
     key = _editor_key(curated, rows)
     st.data_editor(
@@ -71,8 +72,10 @@ def editor(curated: Curation, known: pd.DataFrame) -> None:
         row_height=32, height="content", disabled=_disabled(), column_config=_columns(), placeholder="",
         alt="Examples of the forget set, to edit",
     )  # fmt: skip
-    _actions(table, found)
-    exports(found, "forget-set-table")
+    with st.container(horizontal=True, vertical_alignment="center"):
+        exports(found, "forget-set-table")
+        if focus() in curated.current.entries:
+            st.page_link("pages/inspect_sample.py", label="Inspect the example in focus")
 
 
 def _wish(table: pd.DataFrame) -> Wish:
@@ -96,15 +99,12 @@ def _wish(table: pd.DataFrame) -> Wish:
 def _page(found: pd.DataFrame) -> pd.DataFrame:
     """The rows of the page that is shown."""
     pages = -(-len(found) // PAGE)
-    if pages == 1:
-        return found
     if st.session_state.get("forget_page", 1) > pages:
         st.session_state["forget_page"] = pages
-    left, right = st.columns([3, 2], vertical_alignment="center")
-    with left:
-        number = st.pagination(pages, key="forget_page", persist_state="session")
-    first = (number - 1) * PAGE
-    right.caption(f"{first + 1:,} to {min(first + PAGE, len(found)):,} of {len(found):,}")
+    with st.container(horizontal=True, vertical_alignment="center"):
+        number = st.pagination(pages, key="forget_page", persist_state="session") if pages > 1 else 1
+        first = (number - 1) * PAGE
+        st.caption(f"{first + 1:,} to {min(first + PAGE, len(found)):,} of {len(found):,}")
     return found.iloc[first : first + PAGE]
 
 
@@ -194,13 +194,12 @@ def _tick(edits: Mapping[int, Mapping[str, Any]], rows: pd.DataFrame) -> None:
 
 
 def _actions(table: pd.DataFrame, found: pd.DataFrame) -> None:
-    """What can be done with the rows that are found, and with the selected ones."""
+    """What can be done with the rows that are found, and with the selected examples of the set."""
     chosen, read_only = table.loc[table["selected"], "id"].tolist(), studio().read_only
     off = read_only or not chosen
-    with st.container(horizontal=True, vertical_alignment="bottom"):
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="xsmall"):
         st.button(f"Select these {len(found):,}", on_click=_select, args=(found["id"].tolist(),), key="forget all")
         st.button("Select none", on_click=_select, args=((),), key="forget none", disabled=not selection().ids)
-        st.space("small")
         for label, make in ACTIONS.items():
             st.button(label, on_click=_apply, args=(make, chosen), key=f"forget {label}", disabled=off)
         weight = st.number_input(
@@ -210,7 +209,6 @@ def _actions(table: pd.DataFrame, found: pd.DataFrame) -> None:
             "Set weight", on_click=_apply, args=(partial(_weighing, float(weight)), chosen), key="forget weigh",
             disabled=off,
         )  # fmt: skip
-    st.caption(f"{len(chosen):,} of the set's examples are selected; the buttons act on them.")
 
 
 def _select(ids: Sequence[str]) -> None:

@@ -33,6 +33,7 @@ def navigation() -> st.Page:
 
 def frame() -> None:
     """Before a page: say what is served and what is chosen. Stops the page, with the reason, where there is nothing."""
+    st.html("<style>.stMainBlockContainer { padding-top: 3rem; }</style>")  # screens are low, projectors' even more
     now = served()
     bundle = _bundle(now)
     palette = st.session_state.get("palette", "paper")

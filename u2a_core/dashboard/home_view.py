@@ -104,7 +104,7 @@ def found_in(bundle: Bundle, read_only: bool) -> Found:
         ("Weights", ", ".join(weights) or "none"),
         ("Runs", ", ".join(runs) or "none"),
     ]
-    scores = [(name, line) for name, line, _ in told]
+    scores = [(f"Scores {name}", line) for name, line, _ in told]
     return Found(scores, any(trusted for _, _, trusted in told), sets, tuple(runs), others)
 
 

@@ -28,7 +28,7 @@ from u2a_core.store.selections import Selection
 
 MAP, DRAWN = "influence_map", "influence map drawn"
 HEIGHT = 580  # pixels
-MOST_POINTS = 8_000  # drawn in the studio: what a browser without a graphics card lassos at once
+MOST_POINTS = 5_000  # drawn in the studio: what a browser without a graphics card lassos at once
 ESTIMATORS = {
     "first_order": "first order: the gradient at θ0, H = λI",
     "implicit": "implicit gradient at θ0, H = λI + α·GGN of the retain KL",

@@ -1,5 +1,6 @@
 """The card of the sample in focus."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pandas as pd
@@ -8,13 +9,14 @@ import pyarrow.parquet as pq
 import streamlit as st
 
 from u2a_core.bundle import Bundle
-from u2a_core.dashboard.curation import change, curation
+from u2a_core.dashboard.curation import curation
 from u2a_core.dashboard.selection import set_focus
-from u2a_core.dashboard.showing import words
+from u2a_core.dashboard.showing import plain, words
 from u2a_core.dashboard.studio import studio
+from u2a_core.dashboard.tray import curate
 from u2a_core.errors import U2AError
 from u2a_core.figures.excerpt import signed
-from u2a_core.store.forget_commands import Entry, add, exclude, include, remove
+from u2a_core.store.forget_commands import Command, Entry, add, exclude, include, remove
 from u2a_core.store.scores import Scores
 
 LONGEST = 1_500  # characters of a text on the card
@@ -89,13 +91,13 @@ def _actions(one: str) -> None:
     locked = entry is not None and entry.locked
     with st.container(horizontal=True):
         if entry is None:
-            _button("Add", add([one]))
+            _button("Add", add, one, "added")
         else:
-            _button("Remove", remove([one]), locked)
+            _button("Remove", remove, one, "removed", locked)
         if entry is not None and entry.excluded:
-            _button("Include", include([one]), locked)
+            _button("Include", include, one, "included", locked)
         else:
-            _button("Exclude", exclude([one]), locked)
+            _button("Exclude", exclude, one, "excluded", locked)
     st.page_link(INSPECT, label="Open in Inspect")
 
 
@@ -106,8 +108,9 @@ def _entry_told(entry: Entry | None) -> str:
     return ", ".join(["yes" if not entry.excluded else "as a constraint", f"weight {entry.weight:g}", *marks])
 
 
-def _button(label: str, command: Any, locked: bool = False) -> None:
-    st.button(
-        label, key=f"inspector_{command.name}", on_click=change, args=(command,),
-        disabled=studio().read_only or locked, help="It is locked; unlock it on the page Forget set." if locked else None,
-    )  # fmt: skip
+def _button(label: str, command: Callable[[Sequence[str]], Command], one: str, done: str, locked: bool = False) -> None:
+    told = f"{done} {plain(one, 40)}"
+    why = "It is locked; unlock it on the page Forget set." if locked else None
+    disabled = studio().read_only or locked
+    key = f"inspector_{done}"
+    st.button(label, key=key, on_click=curate, args=(command, [one], told), disabled=disabled, help=why)

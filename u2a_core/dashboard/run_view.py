@@ -18,8 +18,16 @@ from u2a_core.store.job_folder import LIVING, Job
 from u2a_core.store.run_overview import curve_table, runs_table, why_ended
 from u2a_core.store.runs import Report, Run, read_run, run_folder, run_folders
 
+NUMBERS = {
+    "J_pa_train_before": "J train, before",
+    "J_pa_train_after": "after",
+    "J_pa_test_before": "J test, before",
+    "J_pa_test_after": "after ",
+    "retain_nll_before": "Retain NLL, before",
+    "retain_nll_after": "after  ",
+}
 EVERY = 1.0  # seconds between looks at a run that is under way
-UNITS = "J: nats per pair, higher is better. Retain NLL and KL: nats per token. Before: the original policy."
+UNITS = "J: nats per pair, higher is better. Retain NLL: nats per token, lower is better. Before: the original policy."
 
 
 def runs_of(bundle: Bundle) -> list[Run]:
@@ -33,9 +41,14 @@ def chosen_run(runs: Sequence[Run], under_way: Sequence[str]) -> str | None:
     if not names:
         st.info("No run yet. Start one under New run; it takes about a minute on the demo.")
         return None
-    if st.session_state.get(RUN) not in names:
-        st.session_state.pop(RUN, None)
-    return st.selectbox("Run", names, key=RUN, bind="query-params")
+    asked = st.session_state.get(RUN) or st.query_params.get(RUN)
+    if asked not in names:
+        asked = names[0]
+    if st.session_state.get(RUN) != asked:
+        st.session_state[RUN] = asked
+    name = st.selectbox("Run", names, index=None, key=RUN) or names[0]
+    st.query_params[RUN] = name  # not bound: the address names the run even where nobody chose it
+    return name
 
 
 def run_panel(name: str) -> None:
@@ -66,12 +79,9 @@ def run_panel(name: str) -> None:
 def runs_overview(runs: Sequence[Run]) -> None:
     """All runs as a table."""
     table = runs_table(runs)
-    formats = {
-        name: st.column_config.NumberColumn(format="%.4f") for name in table.columns if name[:2] in ("J_", "re", "kl")
-    }
-    formats |= {"seconds": st.column_config.NumberColumn(format="%.0f")}
-    formats.pop("retention")
-    st.dataframe(shown_rows(table), hide_index=True, column_config=formats)
+    shown = {name: st.column_config.NumberColumn(label, format="%.3f") for name, label in NUMBERS.items()}
+    order = ["run", "state", "objective", "kept_step", *NUMBERS, "why_it_ended"]
+    st.dataframe(shown_rows(table), hide_index=True, column_config=shown, column_order=order)
     st.caption(UNITS)
     exports(table, "runs")
 
@@ -79,12 +89,12 @@ def runs_overview(runs: Sequence[Run]) -> None:
 def _curve(name: str) -> None:
     """The curve as it is now."""
     folder = run_folder(studio().bundle, name)
-    if folder is None:
+    run = read_run(folder) if folder else None
+    if run is None or not (run.curve or run.error):
         st.info("The curve begins with the first check, once the models are loaded.")
         return
-    run = read_run(folder)
-    if run.state == "damaged":
-        st.text(plain(run.error or ""))
+    if run.error:
+        st.text(plain(run.error))
         return
     chart(curve_figure(run, studio().palette, theme()), f"curve-{name}", curve_told(run), key=f"curve {name}")
     st.caption(HOW_TO_READ)

@@ -1,13 +1,14 @@
 """The tray: what is selected, what that selection is like, and what can be done with it; the same on all pages."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import streamlit as st
 
-from u2a_core.dashboard.curation import Curation, change, curation, edit
+from u2a_core.dashboard.curation import Curation, curation, edit
 from u2a_core.dashboard.selection import choose, selection, set_focus
 from u2a_core.dashboard.showing import exports, page_of, plain, shown_rows
 from u2a_core.dashboard.studio import studio
@@ -31,7 +32,7 @@ UNITS = {
     "n_tokens": st.column_config.NumberColumn("tokens"),
     "severity": st.column_config.NumberColumn("severity", format="%.3g"),
 }
-CONTRASTS = {
+CONTRASTS: dict[str, Any] = {
     "selected": st.column_config.NumberColumn("selected", format="%.4g", help="Mean; share for categories and tags."),
     "rest": st.column_config.NumberColumn("rest", format="%.4g", help="Mean; share for categories and tags."),
     "effect": st.column_config.NumberColumn(
@@ -78,9 +79,10 @@ def _told(chosen: Selection, rows: pd.DataFrame, total: int, now: Curation | Non
     if elsewhere:
         lines[0] += f" {elsewhere:,} are not shown now (filtered out, or of other scores)."
     if len(delta):
+        low, high, mean = (signed(float(value)) for value in (delta.min(), delta.max(), delta.mean()))
         lines.append(
-            f"{(delta > 0).sum():,} help and {(delta < 0).sum():,} hurt when unlearned: ΔPA from "
-            f"{signed(float(delta.min()))} to {signed(float(delta.max()))}, mean {signed(float(delta.mean()))} nats per pair."
+            f"{(delta > 0).sum():,} help and {(delta < 0).sum():,} hurt when unlearned: ΔPA from {low} to {high}, "
+            f"mean {mean} nats per pair."
         )
     if now is not None:
         entries = now.current.entries
@@ -92,24 +94,29 @@ def _told(chosen: Selection, rows: pd.DataFrame, total: int, now: Curation | Non
 
 def _actions(chosen: Selection, disabled: bool) -> None:
     count = f"{len(chosen.ids):,}"
+    buttons = (
+        ("Add to the forget set", add, "added", f"All {count}, with weight ω = 1."),
+        ("Remove from it", remove, "removed", "With their notes."),
+        ("Exclude", exclude, "excluded", "They are never unlearned, whatever the weights say."),
+    )
     with st.container(horizontal=True):
-        st.button(
-            "Add to the forget set", key="tray_add", type="primary", disabled=disabled,
-            on_click=_change, args=(add, chosen.ids), help=f"All {count}, with weight ω = 1.",
-        )  # fmt: skip
-        st.button("Remove from it", key="tray_remove", disabled=disabled, on_click=change, args=(remove(chosen.ids),))
-        st.button(
-            "Exclude", key="tray_exclude", disabled=disabled, on_click=_change, args=(exclude, chosen.ids),
-            help="They are never unlearned, whatever the weights say.",
-        )  # fmt: skip
+        for label, command, done, why in buttons:
+            args = (command, chosen.ids, f"{done} {count} samples")
+            kind: Any = "primary" if command is add else "secondary"
+            st.button(label, key=f"tray_{done}", on_click=curate, args=args, type=kind, disabled=disabled, help=why)
         with st.popover("Save as …", disabled=disabled):
             st.text_input("Name of a new forget set", key="tray_name", max_chars=80)
             st.button(f"Save {count} with ω = 1", key="tray_save", on_click=_save_as, args=(chosen.ids,))
-        st.button("Clear the selection", key="tray_clear", on_click=choose, args=((), ""))
+        st.button("Clear the selection", key="tray_clear", on_click=_clear)
 
 
-def _change(command: Callable[[tuple[str, ...]], Command], ids: tuple[str, ...]) -> None:
-    change(command(ids))
+def curate(command: Callable[[Sequence[str]], Command], ids: Sequence[str], told: str) -> None:
+    """Apply `add`, `remove`, … to these samples of the chosen forget set, for a callback; `told` in the past tense."""
+    edit(lambda log, name, seen, tab: log.change(name, command(ids), seen, tab), told)
+
+
+def _clear() -> None:
+    choose((), "")
 
 
 def _among(table: pd.DataFrame, chosen: Selection) -> Mask:
@@ -158,7 +165,7 @@ def _special(table: pd.DataFrame, chosen: Selection, mask: Mask) -> None:
     if not mask.any() or mask.all():
         st.info("There is nothing to compare: the selection must hold some of the samples shown, and not all of them.")
         return
-    found = _contrasts(table, chosen, mask)[0]
+    found = _contrasts(_Question(table, chosen, mask))[0]
     st.text(
         "Compared with all other samples shown, the largest difference first. A selection drawn by ΔPA differs in ΔPA; "
         "look at the other rows. 'clear': more than chance at 5 % for all rows together."
@@ -170,10 +177,20 @@ def _special(table: pd.DataFrame, chosen: Selection, mask: Mask) -> None:
     exports(found, "selection-contrast")
 
 
-@st.cache_resource(
-    max_entries=8, show_spinner=False,
-    hash_funcs={pd.DataFrame: id, Selection: lambda one: one.key, np.ndarray: lambda _: 0},
-)  # fmt: skip
-def _contrasts(table: pd.DataFrame, chosen: Selection, mask: Mask) -> tuple[pd.DataFrame, Any]:
-    """Kept with the table that it is of, so that no other one can have its identity; `mask` follows from the others."""
-    return contrasts(table, mask), table
+@dataclass(frozen=True, eq=False)
+class _Question:
+    """A selection among the rows of a table."""
+
+    table: pd.DataFrame
+    chosen: Selection
+    mask: Mask
+
+    def state(self) -> list[object]:
+        """What the answer follows from."""
+        return [id(self.table), self.chosen.key]
+
+
+@st.cache_resource(max_entries=8, show_spinner=False, hash_funcs={_Question: _Question.state})
+def _contrasts(asked: _Question) -> tuple[pd.DataFrame, _Question]:
+    """Kept with the question, so that no other table can have the identity of its table."""
+    return contrasts(asked.table, asked.mask), asked

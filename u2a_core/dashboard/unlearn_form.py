@@ -6,6 +6,7 @@ Options, choices and defaults are those of the command itself; here are only the
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import cycle
 from typing import Any
 
 import click
@@ -159,7 +160,7 @@ def method(chosen: Preset) -> dict[str, Any]:
         st.caption(RETENTION_WORDS[retention or usual])
     found |= {"retention": retention} if retention != own["retention"] else {}
     part = f"{chosen.name}_{name}"
-    columns = iter(st.columns(3))
+    columns = cycle(st.columns(3))
     for parameter in ("beta", "gamma", "random_answers", "refusal"):
         if parameter in own:
             with next(columns):

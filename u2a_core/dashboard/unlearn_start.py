@@ -40,6 +40,18 @@ class Chosen:
     fault: str | None = None
 
 
+def chosen_view() -> str:
+    """A new run, or those that there are; a start turns to the latter."""
+    if VIEW not in st.session_state and VIEW not in st.query_params:
+        st.session_state[VIEW] = NEW
+    view = st.segmented_control(
+        "Show", [NEW, RUNS], key=VIEW, bind="query-params", required=True, label_visibility="collapsed"
+    )
+    if view != RUNS:
+        st.query_params.pop(RUN, None)
+    return view or NEW
+
+
 def what() -> Chosen:
     """Ask what is to be unlearned."""
     way = st.segmented_control(

@@ -100,11 +100,11 @@ def sketch_predictions(model: BundleWhatIf, name: str, run: Run) -> list[Predict
 
 def _misfit(told: Mapping[str, Any], asked: Mapping[str, Any]) -> str | None:
     """Why scores foretell nothing of a run; None where they do."""
-    if told["bundle_hash"] != asked["bundle_hash"]:
+    if told["bundle_hash"] != asked.get("bundle_hash"):
         return "of another state of the bundle than the run"
     if not _same_objective(told["objective_settings"], asked["objective"]):
         return _other_objective(asked)
-    if told["alignment"] != "dpo" or told["alignment_beta"] != asked["alignment_beta"]:
+    if told["alignment"] != "dpo" or told["alignment_beta"] != asked.get("alignment_beta"):
         return "of another J than the run's"
     if told["estimator"] not in ("first_order", "implicit", "unrolled"):
         return f"the effects of single examples by the estimator {told['estimator']} do not add up to that of a set"
@@ -130,4 +130,4 @@ def _caveat(asked: Mapping[str, Any]) -> str:
     """What to mind of predictions made at θ0."""
     if asked["optimizer"] != "sgd":
         return NOT_GRADIENT
-    return CLIPPED if asked["clip"] else ""
+    return CLIPPED if asked.get("clip") else ""

@@ -56,16 +56,17 @@ def kept(table: pd.DataFrame, filters: Filters) -> Mask:
     """The rows that all filters let through, [N]."""
     mask = np.ones(len(table), dtype=bool)
     if filters.categories:
-        column = table["category"]
-        mask &= column.isin(filters.categories).to_numpy() | (column.isna().to_numpy() & (NO_CATEGORY in filters.categories))
+        named = table["category"]
+        without = named.isna().to_numpy() & (NO_CATEGORY in filters.categories)
+        mask &= named.isin(filters.categories).to_numpy() | without
     ranges = (("severity", filters.severity), ("n_tokens", filters.length))
     for column, limits in (*ranges, ("low_reward_proportion", filters.low_reward)):
         if limits is not None:
             mask &= _between(numbers(table, column), limits)
     if filters.text:
         found = np.zeros(len(table), dtype=bool)
-        for column in ("prompt", "response", "id"):
-            hits = table[column].str.contains(filters.text, case=False, regex=False)
+        for texts in ("prompt", "response", "id"):
+            hits = table[texts].str.contains(filters.text, case=False, regex=False)
             found |= hits.to_numpy(dtype=bool, na_value=False)
         mask &= found
     return mask

@@ -1,4 +1,4 @@
-"""Other colours for the points of Figure 1: by category or by low-reward proportion; the shape keeps the sign of ΔPA."""
+"""Other colours for the points of Figure 1: by category or low-reward proportion; the shape keeps the sign of ΔPA."""
 
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -14,6 +14,7 @@ from u2a_core.figures.palette import Ink, ThemeName
 
 ColourMode = Literal["sign", "category", "low-reward"]
 COLOUR_MODES: tuple[ColourMode, ...] = get_args(ColourMode)
+COLOUR_MEANING = {"category": "category", "low-reward": "share of low-reward tokens in the response"}
 BINS = 5  # of the low-reward proportion
 # Okabe and Ito's colours, in an order in which neighbours differ also in lightness; the last one is for all others.
 CATEGORIES = {
@@ -49,7 +50,7 @@ def colour_groups(table: pd.DataFrame, mode: ColourMode, theme: ThemeName, colou
         return Groups(tuple(shown), palette[: len(shown)], place[codes])
     share = numbers(table, "low_reward_proportion")
     bins = np.where(np.isnan(share), BINS, np.minimum(np.nan_to_num(share) * BINS, BINS - 1)).astype(np.intp)
-    fifths = [f"{k * 100 // BINS} to {(k + 1) * 100 // BINS} % low-reward tokens" for k in range(BINS)]
+    fifths = [f"{k * 100 // BINS} to {(k + 1) * 100 // BINS} %" for k in range(BINS)]
     return Groups((*fifths, "no token rewards"), (*PROPORTIONS[theme], colours.neutral), bins)
 
 
@@ -58,7 +59,7 @@ def coloured(style: dict[str, Any], members: Rows, groups: Groups) -> dict[str, 
     last = len(groups.names)
     steps = [[edge / last, colour] for k, colour in enumerate(groups.colours) for edge in (k, k + 1)]
     scale = {"color": groups.codes[members], "colorscale": steps, "cmin": -0.5, "cmax": last - 0.5, "showscale": False}
-    return {**style, "marker": {**style["marker"], **scale}, "showlegend": False}
+    return {**style, "marker": {**style["marker"], **scale}, "showlegend": False, "legendgroup": ""}
 
 
 def legend_styles(table: pd.DataFrame, groups: Groups, colours: Ink) -> list[dict[str, Any]]:

@@ -116,8 +116,8 @@ def pairs_figure(
         if not members.any():
             continue
         hover = [
-            f"<b>pair {short_id(str(ids[row]), 40)}</b><br>left {signed(left[row])}, right {signed(right[row])} nats "
-            f"per token: {label}"
+            f"<b>pair {_literal(short_id(str(ids[row]), 40))}</b><br>left {signed(left[row])}, right "
+            f"{signed(right[row])} nats per token: {label}"
             for row in rows
         ]
         figure.add_trace(
@@ -157,12 +157,12 @@ def _draw_row(figure: go.Figure, number: int, row: Row, edges: Floats, axis: Axi
     )
     figure.update_yaxes(type="log" if axis.log else "linear", **ticks, **line, **place)
     domain = next(figure.select_yaxes(**place)).domain
-    told = f"<b>{html.escape(row.label, quote=False)}</b>, {len(row.values):,}"
+    told = f"<b>{_literal(html.escape(row.label, quote=False))}</b>, {len(row.values):,}"
     if len(row.values):
         median = float(np.median(row.values))
         told += f": median {signed(median)}"
         figure.add_vline(median, line={"color": colours.text, "width": 1.5, "dash": "dot"}, **place)
-    label = note(told.replace("$", "&#36;"), colours, x=0, y=domain[1], xanchor="left", yanchor="bottom", yshift=2)
+    label = note(told, colours, x=0, y=domain[1], xanchor="left", yanchor="bottom", yshift=2)
     figure.add_annotation({**label, "font": {"size": 13, "color": colours.text}})
 
 
@@ -182,7 +182,7 @@ def _pairs_layout(
         "gridcolor": colours.grid, "linecolor": colours.grid, "zeroline": True, "zerolinecolor": colours.muted,
         "nticks": 7, "automargin": True,
     }  # fmt: skip
-    left, right = (html.escape(one, quote=False).replace("$", "&#36;") for one in names)
+    left, right = (_literal(html.escape(one, quote=False)) for one in names)
     ends = [float(before.min()), float(before.max())]
     border = {"type": "line", "x0": ends[0], "y0": -ends[0], "x1": ends[1], "y1": -ends[1], "layer": "below"}
     return {
@@ -204,3 +204,8 @@ def _range(values: Floats) -> list[float]:
     low, high = min(float(values.min()), 0.0), max(float(values.max()), 0.0)
     room = 0.05 * (high - low) or 1.0
     return [low - room, high + room]
+
+
+def _literal(escaped: str) -> str:
+    """Escaped text whose dollar signs are not read as TeX where a page has MathJax."""
+    return escaped.replace("$", "&#36;")

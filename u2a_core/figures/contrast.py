@@ -7,6 +7,7 @@ correction, and `clear` holds for all rows together (Bonferroni, 5 %). A selecti
 
 from collections.abc import Iterator
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -41,16 +42,19 @@ def contrasts(table: pd.DataFrame, selected: Mask) -> pd.DataFrame:
     means over the pooled standard deviation (NaN for shares); the counts are of rows that have a value. Columns without
     a value on one side, or with one value only, are left out.
     """
-    rows = []
+    rows: list[list[Any]] = []
+    scores: list[float | None] = []
     for column, value, values in _compared(table):
         present = ~np.isnan(values)
         ours, others = values[present & selected], values[present & ~selected]
         if len(ours) and len(others) and np.ptp(values[present]) > 0:
-            rows.append([column, value, *_row(ours, others, is_share=value != "")])
-    tested = [row for row in rows if row[-1] is not None]
-    limit = NormalDist().inv_cdf(1 - LEVEL / 2 / max(len(tested), 1))
-    for row in rows:
-        row[-1] = TOO_FEW if row[-1] is None else CLEAR if abs(row[-1]) > limit else CHANCE
+            z, row = _row(ours, others, is_share=value != "")
+            rows.append([column, value, *row])
+            scores.append(z)
+    tested = sum(z is not None for z in scores)
+    limit = NormalDist().inv_cdf(1 - LEVEL / 2 / max(tested, 1))
+    for line, z in zip(rows, scores, strict=True):
+        line.append(TOO_FEW if z is None else CLEAR if abs(z) > limit else CHANCE)
     found = pd.DataFrame(rows, columns=list(COLUMNS))
     return found.sort_values("effect", key=np.abs, ascending=False, kind="stable", ignore_index=True)
 
@@ -67,20 +71,21 @@ def _compared(table: pd.DataFrame) -> Iterator[tuple[str, str, Floats]]:
     lengths = np.fromiter((len(one) for one in tags), dtype=np.intp, count=len(tags))
     if lengths.any():
         owners = np.repeat(np.arange(len(tags)), lengths)
-        codes, names = pd.factorize(np.concatenate([np.asarray(one, dtype=object) for one in tags]))
-        for code in _frequent(codes, len(names)):
+        marks, labels = pd.factorize(np.concatenate([np.asarray(one, dtype=object) for one in tags]))
+        for code in _frequent(marks, len(labels)):
             has = np.zeros(len(tags))
-            has[owners[codes == code]] = 1.0
-            yield "tag", str(names[code]), has
+            has[owners[marks == code]] = 1.0
+            yield "tag", str(labels[code]), has
 
 
 def _frequent(codes: NDArray[np.intp], count: int) -> list[int]:
     """The codes of the most frequent values."""
-    return np.argsort(-np.bincount(codes, minlength=count), kind="stable")[:MOST_VALUES].tolist()
+    found: list[int] = np.argsort(-np.bincount(codes, minlength=count), kind="stable")[:MOST_VALUES].tolist()
+    return found
 
 
-def _row(ours: Floats, others: Floats, is_share: bool) -> list[float | int | None]:
-    """selected, rest, effect, standardised, both counts, and z: None where the test would mean nothing."""
+def _row(ours: Floats, others: Floats, is_share: bool) -> tuple[float | None, list[float]]:
+    """z, None where the test would mean nothing; and selected, rest, effect, standardised, both counts."""
     n, m, total = len(ours), len(others), len(ours) + len(others)
     if is_share:
         effect = float(ours.mean() - others.mean())
@@ -91,10 +96,12 @@ def _row(ours: Floats, others: Floats, is_share: bool) -> list[float | int | Non
         ranks = (np.cumsum(counts) - (counts - 1) / 2)[place]  # of ties: their mean
         effect = 2 * (float(ranks[:n].sum()) - n * (n + 1) / 2) / (n * m) - 1
     ties = float((counts.astype(np.float64) ** 3 - counts).sum())
-    deviation = np.sqrt((total + 1 - ties / (total * (total - 1))) / (3 * n * m))  # of the effect, where nothing differs
+    deviation = np.sqrt(
+        (total + 1 - ties / (total * (total - 1))) / (3 * n * m)
+    )  # of the effect, where nothing differs
     expected = min(n, m) * (float(counts.min()) / total if is_share else 1)
     z = None if expected < FEWEST else effect / float(deviation)
-    return [float(ours.mean()), float(others.mean()), effect, _standardised(ours, others, is_share), n, m, z]
+    return z, [float(ours.mean()), float(others.mean()), effect, _standardised(ours, others, is_share), n, m]
 
 
 def _standardised(ours: Floats, others: Floats, is_share: bool) -> float:

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from u2a_core.figures.colouring import ColourMode, colour_groups, coloured, legend_styles
+from u2a_core.figures.colouring import COLOUR_MEANING, ColourMode, colour_groups, coloured, legend_styles
 from u2a_core.figures.distribution import add_distribution
 from u2a_core.figures.excerpt import short_id, signed
 from u2a_core.figures.marks import Rows, marks
@@ -23,7 +23,7 @@ from u2a_core.figures.polar import Hashes, Places, RadiusMode, drawn_rows, extre
 from u2a_core.store.scores import Scores
 
 DENSITY_CELLS = 90
-LETTER_WIDTH = 0.023  # of the radius, for the type of the labels on a figure of usual size
+LETTER_WIDTH = 0.034  # of the radius, for the type of the labels on the studio's figure; on a larger one it is less
 HOW_TO_READ = (
     "Each mark is one negative example. Its distance from the centre is the size of ΔPA, the predicted change of "
     "preference alignment when that example is unlearned. Blue circles help, red diamonds hurt. "
@@ -94,7 +94,7 @@ def paper_influence_figure(scores: Scores, options: InfluenceOptions | None = No
         return empty_figure(*NO_ROWS, colours)
     spots, rows = places(table, options.radius), drawn_rows(table, options.max_points)
     figure = go.Figure(
-        layout={**frame(colours), "title": _title(scores, colours), "margin": _margin(len(rows) < len(table))}
+        layout={**frame(colours), "title": _title(scores, colours), "margin": _margin(len(rows) < len(table), options)}
     )
     for members, style in _traces(table, rows, options, colours):
         r, theta = ([None], [None]) if members is None else (spots.radius[members], np.degrees(spots.angle[members]))
@@ -106,7 +106,7 @@ def paper_influence_figure(scores: Scores, options: InfluenceOptions | None = No
     angular = {**line, "showticklabels": False, "ticks": "", "dtick": 45}
     figure.update_polars(bgcolor=colours.paper, radialaxis={**radial, "tickfont": {"size": 12}}, angularaxis=angular)
     figure.add_annotation(_caption(table, rows, options, colours))
-    return figure.update_layout(legend=_legend())
+    return figure.update_layout(legend=_legend(options))
 
 
 def _traces(
@@ -150,18 +150,21 @@ def _cartesian_layout(
             *_extreme_labels(scores.table, spots, options.labels, colours),
             _caption(scores.table, rows, options, colours),
         ],
-        "legend": {**frame(colours)["legend"], **_legend()},
-        "margin": _margin(len(rows) < len(scores.table)),
+        "legend": {**frame(colours)["legend"], **_legend(options)},
+        "margin": _margin(len(rows) < len(scores.table), options),
         "dragmode": "lasso",
     }
 
 
-def _legend() -> dict[str, Any]:
-    return {"orientation": "h", "x": 0, "xanchor": "left", "y": 1.01, "yanchor": "bottom"}
+def _legend(options: InfluenceOptions) -> dict[str, Any]:
+    size = {} if options.colour == "sign" else {"font": {"size": 12}}
+    return {"orientation": "h", "x": 0, "xanchor": "left", "y": 1.01, "yanchor": "bottom", **size}
 
 
-def _margin(thinned: bool) -> dict[str, int]:
-    return {"l": 8, "r": 8, "t": 124, "b": 62 if thinned else 46}
+def _margin(thinned: bool, options: InfluenceOptions) -> dict[str, int]:
+    """Room for the lines of legend and caption."""
+    other = options.colour != "sign"
+    return {"l": 8, "r": 8, "t": 168 if other else 124, "b": 46 + 16 * (thinned + other)}
 
 
 def _title(scores: Scores, colours: Ink) -> dict[str, Any]:
@@ -214,6 +217,8 @@ def _caption(
 ) -> dict[str, Any]:
     """What radius and angle mean and, where points were left out, how many are drawn of how many."""
     lines = [f"{RADIUS_MEANING[options.radius]}. The angle is a hash of the id and has no meaning."]
+    if options.colour != "sign":
+        lines.append(f"Colour: {COLOUR_MEANING[options.colour]}. Circle: helps; diamond: hurts.")
     if len(rows) < len(table):
         lines.append(
             f"{len(rows):,} of {len(table):,} points drawn: the {extremes(options.max_points):,} largest |ΔPA| "

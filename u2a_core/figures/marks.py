@@ -17,9 +17,9 @@ from u2a_core.figures.palette import Ink
 from u2a_core.figures.polar import Hashes, stable_hashes
 
 Rows = NDArray[np.intp]
-HOVER_BUDGET = 400_000  # characters of prompts, and as many of responses, over all labels of one figure
+HOVER_BUDGET = 250_000  # characters of prompts, and as many of responses, over all labels of one figure
 CROWD = 300  # points above which the signs alternate in layers
-LAYERS = 12
+LAYERS = 6
 MANY = 3000  # points above which they lose their outline
 
 

@@ -5,6 +5,7 @@ prompt and response; Σ_j a_j = r(e) − r(e°), but for the error of the integr
 stands for every word; special tokens stay, and have a_j = 0.
 """
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,7 +114,9 @@ def attribution(
     with torch.no_grad():
         reward, baseline_reward = (float(value(one)) for one in (ids, baseline))
     layers = [_frozen(one).get_input_embeddings() for one in _networks(model)]  # type: ignore[operator]
-    method = LayerIntegratedGradients(value, layers if len(layers) > 1 else layers[0])
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Multiple layers provided")  # they belong to two models
+        method = LayerIntegratedGradients(value, layers if len(layers) > 1 else layers[0])
     found = method.attribute(ids, baselines=baseline, n_steps=steps, internal_batch_size=rows)
     parts = found if isinstance(found, list) else [found]
     values = sum(part[0].double().sum(-1) for part in parts).cpu().numpy()

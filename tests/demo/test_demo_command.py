@@ -1,0 +1,71 @@
+"""`u2a demo` opens the studio on the embedded demo; a port that is taken is said to be, with the remedy."""
+
+import json
+import socket
+import subprocess
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from u2a_core.cli import main
+from u2a_core.dashboard.served import VARIABLE
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Sequence[str], dict[str, str]]]:
+    """The command lines and environments of the servers that would run."""
+    found: list[tuple[Sequence[str], dict[str, str]]] = []
+
+    def run(command: Sequence[str], env: dict[str, str], **_: Any) -> SimpleNamespace:
+        found.append((command, env))
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    return found
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_the_demo_opens_the_studio(served) -> None:
+    port = free_port()
+    run = CliRunner().invoke(main, ["demo", "--port", str(port), "--no-browser", "--read-only"])
+    assert run.exit_code == 0, run.output
+    assert f"http://127.0.0.1:{port}" in run.output
+    (command, environment) = served[0]
+    assert {f"--server.port={port}", "--server.headless=true", "--server.address=127.0.0.1"} <= set(command)
+    told = json.loads(environment[VARIABLE])
+    assert (told["bundles"], told["read_only"]) == (["demo"], True)
+
+
+@pytest.mark.parametrize("command", ["demo", "serve"])
+def test_a_taken_port_is_an_error_with_the_remedy(command: str, served) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        run = CliRunner().invoke(main, [command, "--port", str(port), "--no-browser"])
+    assert run.exit_code == 2
+    assert f"port {port}" in run.output
+    assert "--port" in run.output
+    assert "Studio at" not in run.output
+    assert served == []
+
+
+def test_a_port_that_is_none_is_refused(served) -> None:
+    run = CliRunner().invoke(main, ["demo", "--port", "70000", "--no-browser"])
+    assert run.exit_code == 2
+    assert "--port" in run.output
+
+
+def test_json_is_about_the_pictures(served) -> None:
+    run = CliRunner().invoke(main, ["demo", "--json"])
+    assert run.exit_code == 2
+    assert "--pictures" in run.output
+    assert served == []

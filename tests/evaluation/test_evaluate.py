@@ -1,0 +1,250 @@
+"""An evaluation against every example computed alone, against the run's own report, and after a real change."""
+
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from transformers import AutoModelForCausalLM
+
+from u2a_core.bundle import Bundle, open_bundle
+from u2a_core.cli import main
+from u2a_core.data.encode import EncodedResponse, ResponseEncoder
+from u2a_core.errors import BundleError, ScoringError
+from u2a_core.evaluation import evaluate as module
+from u2a_core.evaluation.evaluate import EvaluateConfig, EvaluationOutcome, evaluate
+from u2a_core.evaluation.metrics import compared
+from u2a_core.models.loading import LoadOptions, load_tokenizer
+from u2a_core.models.policy import attach_adapter
+from u2a_core.store.answers import AnswerSettings, read_answers
+from u2a_core.store.evaluations import read_evaluation
+from u2a_core.store.policies import finished_run, unlearned_weights
+
+CONFIG = EvaluateConfig(count=4, max_new_tokens=6, options=LoadOptions("cpu"))
+
+
+@pytest.fixture(scope="module")
+def evaluated(unlearned: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, dict[str, EvaluationOutcome]]:
+    """A bundle whose runs are evaluated, and what came of them; read only."""
+    bundle = open_bundle(shutil.copytree(unlearned, tmp_path_factory.mktemp("evaluated") / "bundle"))
+    return bundle, {name: evaluate(bundle, name, CONFIG, show=False) for name in ("full", "lora")}
+
+
+def policy_of(bundle: Bundle, name: str | None) -> Any:
+    """The policy as transformers and PEFT load it."""
+    if name == "full":
+        return AutoModelForCausalLM.from_pretrained(bundle.path / "runs" / "full" / "model").eval()
+    model = AutoModelForCausalLM.from_pretrained(bundle.policy_path).eval()
+    return model if name is None else attach_adapter(model, str(bundle.path / "runs" / name / "adapter"), False).eval()
+
+
+def logits_of(model: Any, one: EncodedResponse) -> torch.Tensor:
+    """Logits before every response token, alone and unpadded, [T, V]."""
+    ids = torch.tensor([one.prompt_ids + one.response_ids])
+    with torch.no_grad():
+        whole = model(input_ids=ids).logits[0].double()
+    return whole[len(one.prompt_ids) - 1 : -1]
+
+
+def logps_of(model: Any, one: EncodedResponse) -> torch.Tensor:
+    return logits_of(model, one).log_softmax(-1).gather(1, torch.tensor(one.response_ids)[:, None])[:, 0]
+
+
+def metrics(outcome: EvaluationOutcome) -> dict[str, dict[str, Any]]:
+    return {row["name"]: row for row in outcome.after.document["metrics"]}
+
+
+@pytest.mark.parametrize("name", ["full", "lora"])
+def test_every_number_is_that_of_each_example_alone(name: str, evaluated: Any) -> None:
+    bundle, outcomes = evaluated
+    outcome = outcomes[name]
+    encoder = ResponseEncoder(load_tokenizer(bundle.policy_path), bundle.max_length)
+    before, after = policy_of(bundle, None), policy_of(bundle, name)
+    for kind, examples in (("candidates", bundle.pairs.forget), ("retain", bundle.pairs.retain)):
+        table, old = outcome.after.tables[kind], outcome.before.tables[kind]
+        assert list(table["id"]) == list(old["id"]) == [one.id for one in examples]
+        encoded = [encoder.encode(one.id, one.prompt, one.response) for one in examples]
+        assert list(table["tokens"]) == [len(one.response_ids) for one in encoded]
+        np.testing.assert_allclose(table["nll"], [-float(logps_of(after, one).mean()) for one in encoded], rtol=1e-4)
+        np.testing.assert_allclose(old["nll"], [-float(logps_of(before, one).mean()) for one in encoded], rtol=1e-4)
+    encoded = [encoder.encode(one.id, one.prompt, one.response) for one in bundle.pairs.retain]
+    for one, value in zip(encoded, outcome.after.tables["retain"]["kl"], strict=True):
+        p, q = (logits_of(model, one).log_softmax(-1) for model in (before, after))
+        assert value == pytest.approx(float((p.exp() * (p - q)).sum(-1).mean()), rel=1e-3)
+    pairs = outcome.after.tables["pairs"]
+    for pair, row in zip(bundle.pairs.pairs_of("pa_test"), pairs.itertuples(), strict=True):
+        assert row.id == pair.id
+        for side, text in (("chosen", pair.chosen), ("rejected", pair.rejected)):
+            one = encoder.encode(pair.id, pair.prompt, str(text))
+            assert getattr(row, f"{side}_tokens") == len(one.response_ids)
+            assert getattr(row, f"{side}_logp") == pytest.approx(float(logps_of(after, one).sum()), rel=1e-4)
+            assert getattr(row, f"{side}_reference") == pytest.approx(float(logps_of(before, one).sum()), rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["full", "lora"])
+def test_the_metrics_are_those_of_the_runs_own_report(name: str, evaluated: Any) -> None:
+    bundle, outcomes = evaluated
+    """The report was measured by other code, before the weights were written and read again."""
+    found = metrics(outcomes[name])
+    report = json.loads((bundle.path / "runs" / name / "report.json").read_text())
+    for side, when in (("left", "before"), ("right", "after")):
+        measured = report[when]["pa_test"] | {f"retain_{key}": value for key, value in report[when]["retain"].items()}
+        for key in ("alignment", "accuracy", "margin", "retain_nll", "retain_kl"):
+            assert found[key][side] == pytest.approx(measured[key], rel=1e-3, abs=1e-6), key
+
+
+@pytest.mark.parametrize("name", ["full", "lora"])
+def test_gradient_ascent_raises_the_nll_of_what_it_unlearns_the_most(name: str, evaluated: Any) -> None:
+    _, outcomes = evaluated
+    found = metrics(outcomes[name])
+    assert found["unlearned_nll"]["difference"] > 0.1
+    assert found["unlearned_nll"]["verdict"] == "better"
+    assert found["unlearned_nll"]["difference"] > found["kept_nll"]["difference"] > found["retain_nll"]["difference"]
+    assert found["margin"]["difference"] > 0 < found["alignment"]["difference"]
+    assert found["retain_kl"]["difference"] > 0
+    assert found["retain_kl"]["verdict"] == "worse"
+
+
+def test_the_original_policy_is_at_its_own_start(evaluated: Any) -> None:
+    before = evaluated[1]["full"].before
+    table = compared(before, before, {}).set_index("name")
+    assert table.loc["alignment", "left"] == pytest.approx(math.log(0.5), abs=1e-12)
+    assert table.loc["margin", "left"] == table.loc["retain_kl", "left"] == 0
+    assert math.isnan(table.loc["forget_nll", "left"])  # no forget set, no number
+    assert set(table["verdict"]) == {"equal", "not measured"}
+
+
+def test_the_forget_set_is_weighed_by_omega(evaluated: Any) -> None:
+    bundle, outcomes = evaluated
+    outcome = outcomes["full"]
+    weights = unlearned_weights(finished_run(bundle, "full"))
+    nll = dict(outcome.after.tables["candidates"][["id", "nll"]].to_numpy().tolist())
+    expected = sum(weight * nll[one] for one, weight in weights.items()) / sum(weights.values())
+    found = metrics(outcome)
+    assert found["forget_nll"]["right"] == pytest.approx(expected)
+    assert found["unlearned_nll"]["right"] == pytest.approx(np.mean([nll[one] for one in weights]))
+    assert found["kept_nll"]["right"] == pytest.approx(np.mean([nll[one] for one in nll if one not in weights]))
+
+
+def test_answers_and_rewards_are_those_of_the_store(evaluated: Any) -> None:
+    bundle, outcomes = evaluated
+    outcome = outcomes["full"]
+    for name, found in ((None, outcome.before), ("full", outcome.after)):
+        stored = read_answers(bundle, name, AnswerSettings(6))
+        pairs = bundle.pairs.pairs_of("test")[:4]
+        table = found.tables["answers"]
+        assert list(table["id"]) == [pair.id for pair in pairs]
+        assert list(table["answer"]) == [stored[pair.prompt].text for pair in pairs]
+        assert list(table["reward"]) == pytest.approx([stored[pair.prompt].reward for pair in pairs])
+    rewards, tokens = (outcome.after.tables["answers"][name].to_numpy() for name in ("reward", "tokens"))
+    found = metrics(outcome)
+    assert found["answer_reward"]["right"] == pytest.approx(rewards.mean())
+    assert found["token_reward"]["right"] == pytest.approx((rewards * tokens).sum() / tokens.sum())
+
+
+def test_what_is_there_is_taken_and_the_original_is_shared_by_runs(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = evaluate(bundle, "full", CONFIG, show=False)
+    measured: list[str | None] = []
+    really = module._Measuring.evaluation
+
+    def counted(self: Any) -> Any:
+        measured.append(self.name)
+        return really(self)
+
+    monkeypatch.setattr(module._Measuring, "evaluation", counted)
+    assert evaluate(bundle, "full", CONFIG, show=False).reused
+    assert measured == []
+    assert not evaluate(bundle, "lora", CONFIG, show=False).reused
+    assert measured == ["lora"]
+    other = EvaluateConfig(count=5, max_new_tokens=6, options=LoadOptions("cpu"))
+    again = evaluate(bundle, "full", other, show=False)
+    assert measured == ["lora", None, "full"]
+    assert len(again.after.tables["answers"]) == 5
+    assert again.after.tables["candidates"].equals(first.after.tables["candidates"])
+    evaluate(bundle, "full", other, restart=True, show=False)
+    assert measured == ["lora", None, "full", None, "full"]
+
+
+def test_a_killed_evaluation_leaves_nothing_half_and_goes_on(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = evaluate(bundle, "full", CONFIG, show=False)
+    for folder in ("evaluations", "answers"):
+        shutil.rmtree(bundle.path / folder)
+    asked = module.answer
+
+    def killed(loaded: Any, *rest: Any) -> Any:
+        if loaded.name is not None:
+            raise KeyboardInterrupt
+        return asked(loaded, *rest)
+
+    monkeypatch.setattr(module, "answer", killed)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(bundle, "full", CONFIG, show=False)
+    read_evaluation(bundle, None)
+    with pytest.raises(BundleError, match="no evaluation of the run full"):
+        read_evaluation(bundle, "full")
+    monkeypatch.setattr(module, "answer", asked)
+    after = evaluate(bundle, "full", CONFIG, show=False)
+    assert after.after.document["metrics"] == whole.after.document["metrics"]
+    assert not list((bundle.path / "evaluations").glob("*.part"))
+
+
+def test_a_run_whose_weights_are_no_numbers_is_refused_by_name(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    bad = bundle.pairs.forget[3].id
+
+    def broken(*arguments: Any) -> list[torch.Tensor]:
+        return [torch.tensor([math.nan if one.id == bad else -1.0]) for one in arguments[2]]
+
+    monkeypatch.setattr(module, "reference_logps", broken)
+    with pytest.raises(ScoringError, match=rf"{bad} is not finite under the original policy"):
+        evaluate(bundle, "full", CONFIG, show=False)
+
+
+def u2a(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def test_the_command_prints_metrics_and_both_delta_pas(bundle: Bundle) -> None:
+    result = u2a("evaluate", bundle.path, "--run", "full", "--count", 2, "--max-new-tokens", 4, "--json")
+    assert result.exit_code == 0, result.output
+    told = json.loads(result.stdout)
+    report = json.loads((bundle.path / "runs" / "full" / "report.json").read_text())
+    gain = report["after"]["pa_train"]["alignment"] - report["before"]["pa_train"]["alignment"]
+    assert told["realised_delta_pa"] == pytest.approx(gain)
+    assert told["alignment"]["right"] == pytest.approx(report["after"]["pa_test"]["alignment"], rel=1e-3)
+    assert told["alignment"]["unit"] == "nats per pair"
+    assert told["predicted_delta_pa"] == {}
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--run", "nowhere"], ["no run called 'nowhere'", "finished: lora, full", "u2a unlearn"]),
+        (["--run", "../full"], ["no run called"]),
+        (["--run", "full", "--count", "0"], ["--count must be at least 1"]),
+        (["--run", "full", "--max-new-tokens", "0"], ["--max-new-tokens must be at least 1"]),
+        (["--run", "full", "--max-new-tokens", "64"], ["leaves no room for a prompt", "Ask for fewer"]),
+        (["--run", "full", "--j-beta", "nan"], ["--j-beta must be a number above 0"]),
+    ],
+)
+def test_bad_input_is_one_clear_paragraph(options: list[str], words: list[str], bundle: Bundle) -> None:
+    result = u2a("evaluate", bundle.path, *options)
+    assert result.exit_code == 2, (result.output, result.exception)
+    for word in words:
+        assert word in result.stderr
+
+
+def test_a_run_of_another_state_of_the_bundle_is_refused(bundle: Bundle) -> None:
+    spec = bundle.path / "runs" / "full" / "spec.json"
+    told = json.loads(spec.read_text())
+    told["asked"]["bundle_hash"] = "another"
+    spec.write_text(json.dumps(told))
+    result = u2a("evaluate", bundle.path, "--run", "full")
+    assert result.exit_code == 2
+    assert "another state of the bundle" in result.stderr
