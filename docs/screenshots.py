@@ -1,6 +1,6 @@
 """One screenshot of every page of the studio, on the embedded demo with a forget set, a selection and a short run.
 
-.venv/bin/python docs/screenshots.py [--out docs/screenshots] [--chromium /usr/bin/chromium]   (about five minutes)
+.venv/bin/python docs/screenshots.py [--out docs/screenshots] [--chromium /usr/bin/chromium]   (five minutes or more)
 
 Everything is computed in a temporary folder. The pictures are 1280 × 800, light; the map is also there in dark.
 """
@@ -29,8 +29,8 @@ FLAGS = ("--no-sandbox", "--disable-quic", "--use-angle=swiftshader", "--enable-
 U2A = (sys.executable, "-m", "u2a_core.cli")
 SET, RUN = "forget set", "npo-top"
 UNLEARNING = (
-    ("unlearn", "demo", "--top", "0.02", "--objective", "npo", "--retention", "nll", "--steps", "10", "--run", RUN),
-    ("evaluate", "demo", "--run", RUN, "--count", "10"),
+    ("unlearn", "demo", "--top", "0.02", "--objective", "npo", "--retention", "nll", "--steps", "6", "--run", RUN),
+    ("evaluate", "demo", "--run", RUN, "--count", "4", "--max-new-tokens", "48"),
 )
 PAGES = {  # name of the picture: page and what its address says beside the selection
     "home": ("", {}),
@@ -63,7 +63,7 @@ def main() -> None:
         os.environ["U2A_CACHE"] = str(Path(folder) / "cache")
         address = curated()
         for command in UNLEARNING:
-            subprocess.run([*U2A, *command], check=True)
+            subprocess.run([*U2A, *command], check=True)  # noqa: S603 - our own
         with serving(Path(folder)) as studio:
             browser = playwright.chromium.launch(executable_path=asked.chromium, args=[*FLAGS])
             shots = [(name, False) for name in PAGES] + [(name, True) for name in DARK]
@@ -79,13 +79,13 @@ def curated() -> dict[str, str]:
     """
     bundle = open_bundle("demo")
     table = bundle.scores("default").table.sort_values("delta_pa", ascending=False)
-    selection = Selection(tuple(table["id"][:40]), "ΔPA above a threshold")
+    best = table["id"].tolist()[:40]
+    selection = Selection(tuple(best), "ΔPA above a threshold")
     save(bundle.results / "selections", selection)
     log = ForgetLog(bundle.results, bundle.candidate_ids)
-    best = list(table["id"][:40])
     for command in (
         forget_commands.add(best),
-        forget_commands.set_weight({one: 2.0 for one in best[:5]}),
+        forget_commands.set_weight(dict.fromkeys(best[:5], 2.0)),
         forget_commands.lock(best[:2]),
         forget_commands.exclude([table["id"].iloc[-1]]),
     ):
@@ -101,7 +101,7 @@ def serving(folder: Path) -> Iterator[str]:
         port = probe.getsockname()[1]
     options = ("serve", "demo", "--port", str(port), "--no-browser", "--workspace", str(folder))
     with (folder / "server.txt").open("w") as log:
-        server = subprocess.Popen([*U2A, *options], stdout=log, stderr=log, start_new_session=True)
+        server = subprocess.Popen([*U2A, *options], stdout=log, stderr=log, start_new_session=True)  # noqa: S603 - our own
     try:
         for _ in range(300):
             with socket.socket() as probe:

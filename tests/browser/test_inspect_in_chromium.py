@@ -47,11 +47,18 @@ def hostile_page(chromium: Browser, hostile_address: str) -> Iterator[Page]:
     opened.close()
 
 
+def rest(page: Page) -> None:
+    """Wait until the page is drawn and listens to keys."""
+    page.wait_for_selector('[data-testid="stApp"][data-test-script-state="notRunning"]')
+    page.wait_for_timeout(2000)
+
+
 def test_arrow_keys_go_to_the_next_and_the_previous_sample(demo_page: Page, demo_address: str) -> None:
     demo_page.goto(f"{demo_address}/inspect?sample={BY_DELTA[4]}")
     for key, place in (("ArrowRight", 5), ("ArrowRight", 6), ("ArrowLeft", 5)):
         before = {"ArrowRight": place - 1, "ArrowLeft": place + 1}[key]
         expect(demo_page.get_by_text(f"id {BY_DELTA[before]} ·")).to_be_visible(timeout=60_000)
+        rest(demo_page)
         demo_page.keyboard.press(key)
         expect(demo_page.get_by_text(f"id {BY_DELTA[place]} ·")).to_be_visible(timeout=60_000)
         demo_page.wait_for_url(f"**sample={BY_DELTA[place]}*")

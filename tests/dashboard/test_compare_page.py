@@ -4,8 +4,9 @@ No job is really started here; tests/browser does that.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click import Command
@@ -54,6 +55,18 @@ def evaluated(bundle: Bundle) -> Bundle:
     return bundle
 
 
+@pytest.fixture
+def compare(open_page, tmp_path: Path) -> Callable[..., AppTest]:
+    """`open_page` of this page; the second run of an AppTest runs pages/home.py, which must be the same script."""
+
+    def opened(**asked: Any) -> AppTest:
+        found: AppTest = open_page("compare", **asked)
+        (tmp_path / "pages" / "home.py").write_text((tmp_path / "app.py").read_text())
+        return found
+
+    return opened
+
+
 def said(page: AppTest) -> str:
     assert not page.exception, page.exception
     return "\n".join([*(one.value for one in page.text), *(one.value for one in page.info)])
@@ -73,14 +86,14 @@ def understood(command: Command, argv: tuple[str, ...]) -> dict[str, object]:
     return dict(command.make_context(str(command.name), list(argv[1:])).params)
 
 
-def test_without_a_run_the_page_says_what_to_do(open_page) -> None:
-    page = open_page("compare")
+def test_without_a_run_the_page_says_what_to_do(compare) -> None:
+    page = compare()
     assert "No run has finished yet" in said(page)
     assert not page.error
 
 
-def test_a_run_that_is_not_evaluated_is_offered_as_a_job(open_page, bundle: Bundle, started) -> None:
-    page = open_page("compare")
+def test_a_run_that_is_not_evaluated_is_offered_as_a_job(compare, bundle: Bundle, started) -> None:
+    page = compare()
     told = said(page)
     assert "no evaluation of the original policy" in told
     assert "no evaluation of the run one" in told
@@ -89,32 +102,32 @@ def test_a_run_that_is_not_evaluated_is_offered_as_a_job(open_page, bundle: Bund
     assert understood(evaluate, started[0])["name"] == "one"
 
 
-def test_where_only_the_original_is_missing_the_run_is_offered(open_page, bundle: Bundle) -> None:
+def test_where_only_the_original_is_missing_the_run_is_offered(compare, bundle: Bundle) -> None:
     write(bundle, "one", RISE)
-    page = open_page("compare")
+    page = compare()
     assert [one.label for one in page.button if one.label.startswith("Evaluate")] == ["Evaluate one"]
 
 
-def test_a_stale_evaluation_is_not_shown(open_page, evaluated: Bundle) -> None:
+def test_a_stale_evaluation_is_not_shown(compare, evaluated: Bundle) -> None:
     spec = evaluated.results / "runs" / "one" / "spec.json"
     spec.write_text(spec.read_text().replace("0.0001", "0.0002"))
-    page = open_page("compare")
+    page = compare()
     assert "of another state of the bundle or of the run" in said(page)
     assert "u2a-metrics" not in html(page)
 
 
-def test_evaluations_of_different_settings_come_with_a_warning(open_page, bundle: Bundle, started) -> None:
+def test_evaluations_of_different_settings_come_with_a_warning(compare, bundle: Bundle, started) -> None:
     write(bundle, None)
     write(bundle, "one", RISE, max_new_tokens=8)
-    page = open_page("compare")
+    page = compare()
     assert "different settings" in page.warning[0].value
     button(page, "Evaluate one")
     assert understood(evaluate, started[0])["restart"] is True
 
 
-def test_metrics_are_told_with_definition_interval_and_verdict(open_page, evaluated: Bundle) -> None:
+def test_metrics_are_told_with_definition_interval_and_verdict(compare, evaluated: Bundle) -> None:
     """Every pair's margin is 1 nat, so J = log σ(0.1) = −0.644."""
-    page = open_page("compare")
+    page = compare()
     told = html(page)
     assert "Forget set: the 100 candidates that one unlearned." in said(page)
     row = told[told.index("<b>J</b>, nats per pair") :]
@@ -125,20 +138,20 @@ def test_metrics_are_told_with_definition_interval_and_verdict(open_page, evalua
     assert any(one.proto.popover.label == "Save this table (13 rows)" for one in page.main.get("popover"))
 
 
-def test_sides_and_part_are_in_the_address(open_page, evaluated: Bundle) -> None:
-    page = open_page("compare", compare_left="one", compare_right="original policy", compare_part="Metrics")
+def test_sides_and_part_are_in_the_address(compare, evaluated: Bundle) -> None:
+    page = compare(compare_left="one", compare_right="original policy", compare_part="Metrics")
     told = html(page)
     assert told.index(">one</th>") < told.index(">original policy</th>")
     assert "✗ worse" in told[told.index("<b>J</b>") : told.index("<b>Preference accuracy</b>")]
-    same = open_page("compare", compare_left="one", compare_right="one")
+    same = compare(compare_left="one", compare_right="one")
     assert "Both sides are the same policy" in said(same)
-    unknown = open_page("compare", compare_right="gone")
+    unknown = compare(compare_right="gone")
     assert "u2a-metrics" in html(unknown)
 
 
-def test_what_was_not_forgotten_is_listed_and_becomes_the_selection(open_page, evaluated: Bundle) -> None:
+def test_what_was_not_forgotten_is_listed_and_becomes_the_selection(compare, evaluated: Bundle) -> None:
     """Every other candidate rose by 0, so only the two that sank are below their median."""
-    page = open_page("compare", compare_part="Samples")
+    page = compare(compare_part="Samples")
     assert "rose by less than 0 nats per token" in said(page)
     assert sorted(page.dataframe[0].value["id"]) == sorted(STUBBORN)
     assert page.dataframe[0].value["rise"].tolist() == pytest.approx([-0.1, -0.1])
@@ -147,23 +160,23 @@ def test_what_was_not_forgotten_is_listed_and_becomes_the_selection(open_page, e
     assert after.session_state["selection"].source == "not forgotten"
 
 
-def test_what_was_overly_forgotten_is_listed(open_page, evaluated: Bundle) -> None:
-    page = open_page("compare", compare_part="Samples", compare_samples="Overly forgotten")
+def test_what_was_overly_forgotten_is_listed(compare, evaluated: Bundle) -> None:
+    page = compare(compare_part="Samples", compare_samples="Overly forgotten")
     assert sorted(page.dataframe[0].value["id"]) == sorted(HARMED)
-    none = open_page("compare", compare_part="Samples", compare_samples="Overly forgotten retain data")
+    none = compare(compare_part="Samples", compare_samples="Overly forgotten retain data")
     assert "No sample is of this kind" in said(none)
 
 
 @pytest.mark.parametrize("figure", ["What was forgotten", "Rewards of answers", "Preference pairs", "ΔPA"])
-def test_every_figure_is_drawn(figure: str, open_page, evaluated: Bundle) -> None:
-    page = open_page("compare", compare_part="Distributions", compare_figure=figure)
+def test_every_figure_is_drawn(figure: str, compare, evaluated: Bundle) -> None:
+    page = compare(compare_part="Distributions", compare_figure=figure)
     assert not page.exception
     assert len(page.get("plotly_chart")) == 1
 
 
-def test_the_realised_delta_pa_stands_beside_the_reason_why_nothing_foretells_it(open_page, evaluated: Bundle) -> None:
+def test_the_realised_delta_pa_stands_beside_the_reason_why_nothing_foretells_it(compare, evaluated: Bundle) -> None:
     """−0.62 less −0.693, as the run's report says; the run is NPO, the scores are of GA."""
-    page = open_page("compare", compare_part="Predicted ΔPA")
+    page = compare(compare_part="Predicted ΔPA")
     told = html(page)
     assert "+0.0730" in told
     assert "does not fit" in told
@@ -171,15 +184,15 @@ def test_the_realised_delta_pa_stands_beside_the_reason_why_nothing_foretells_it
     assert "Trust:" in said(page)
 
 
-def test_test_prompts_are_asked_by_a_job_and_shown_as_text(open_page, bundle: Bundle, started) -> None:
-    page = open_page("compare", compare_part="Answers")
+def test_test_prompts_are_asked_by_a_job_and_shown_as_text(compare, bundle: Bundle, started) -> None:
+    page = compare(compare_part="Answers")
     button(page, "Ask 20 test prompts")
     asked = understood(answers, started[0])
     assert (asked["original"], asked["names"], asked["split"], asked["count"]) == (True, ("one",), "test", 20)
     prompt = bundle.pairs.pairs_of("test")[0].prompt
     add_answers(bundle, None, AnswerSettings(), {prompt: Answer(HOSTILE, ("a",), (2.0,))})
     add_answers(bundle, "one", AnswerSettings(), {prompt: Answer("")})
-    page = open_page("compare", compare_part="Answers")
+    page = compare(compare_part="Answers")
     told = said(page)
     assert "<script>alert(1)</script> ![x](http://evil/x.png) $\\alpha$ ⟨U+202E⟩ end" in told
     assert "(an empty answer)" in told
@@ -187,13 +200,13 @@ def test_test_prompts_are_asked_by_a_job_and_shown_as_text(open_page, bundle: Bu
     assert "1 of 300 test prompts are answered on both sides" in told
 
 
-def test_the_sample_in_focus_and_a_prompt_of_ones_own_are_asked(open_page, bundle: Bundle, started) -> None:
-    empty = open_page("compare", compare_part="Answers", compare_prompts="Sample in focus")
+def test_the_sample_in_focus_and_a_prompt_of_ones_own_are_asked(compare, bundle: Bundle, started) -> None:
+    empty = compare(compare_part="Answers", compare_prompts="Sample in focus")
     assert "No sample is in focus" in said(empty)
-    page = open_page("compare", compare_part="Answers", compare_prompts="Sample in focus", sample=IDS[3])
+    page = compare(compare_part="Answers", compare_prompts="Sample in focus", sample=IDS[3])
     button(page, "Ask them")
     assert understood(answers, started[-1])["ids"] == (IDS[3],)
-    page = open_page("compare", compare_part="Answers", compare_prompts="Your own prompt", compare_how="Sampled")
+    page = compare(compare_part="Answers", compare_prompts="Your own prompt", compare_how="Sampled")
     assert "Write a prompt above" in said(page)
     page = page.text_area[0].set_value(f"--{HOSTILE}").run()
     button(page, "Ask them")
@@ -205,10 +218,10 @@ def test_the_sample_in_focus_and_a_prompt_of_ones_own_are_asked(open_page, bundl
     assert said(page.run()).count("An answer.") == 2
 
 
-def test_nothing_can_be_started_in_a_read_only_studio(open_page, bundle: Bundle) -> None:
-    page = open_page("compare", read_only=True)
+def test_nothing_can_be_started_in_a_read_only_studio(compare, bundle: Bundle) -> None:
+    page = compare(read_only=True)
     assert next(one for one in page.button if one.label == "Evaluate one").disabled
-    page = open_page("compare", read_only=True, compare_part="Answers")
+    page = compare(read_only=True, compare_part="Answers")
     assert next(one for one in page.button if one.label.startswith("Ask")).disabled
 
 

@@ -100,11 +100,11 @@ def test_a_run_that_kept_no_step_is_foretold_nothing(linear: Bundle) -> None:
 
 
 def test_scores_by_hand(linear: Bundle, tmp_path: Path) -> None:
-    """Two candidates with ΔPA 1 and 4 at λ = 3, ω 1.5 and 0.5: τλn Σ p_i ΔPA_i = (2e-4)(3)(2)(0.75·1 + 0.25·4)."""
+    """Candidates with ΔPA 1, 4 and 9 at λ = 3, ω 2.25, 0.75 and 0: τλn Σ p_i ΔPA_i = (2e-4)(3)(3)(0.75·1 + 0.25·4)."""
     run, scores = finished_run(linear, "short"), linear.scores("first")
     spec = json.loads((run.folder / "spec.json").read_text())
-    spec["asked"]["forget_set"] = {"a": 1.5, "b": 0.5}
+    spec["asked"]["forget_set"] = {"a": 2.25, "b": 0.75, "c": 0.0}
     (tmp_path / "spec.json").write_text(json.dumps(spec))
-    two = Scores(pd.DataFrame({"id": ["a", "b"], "delta_pa": [1.0, 4.0]}), scores.metadata)
-    found = score_prediction(two, "first", replace(run, folder=tmp_path))
-    assert math.isclose(found.delta_pa or 0, 2e-4 * 3 * 2 * 1.75)
+    three = Scores(pd.DataFrame({"id": ["a", "b", "c"], "delta_pa": [1.0, 4.0, 9.0]}), scores.metadata)
+    found = score_prediction(three, "first", replace(run, folder=tmp_path))
+    assert math.isclose(found.delta_pa or 0, 2e-4 * 3 * 3 * 1.75)

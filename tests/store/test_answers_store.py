@@ -1,9 +1,9 @@
 """Answers: found by prompt, policy and settings, by nothing else; damaged files refused; no writer loses another's."""
 
 import json
-import subprocess
-import sys
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from evaluation_tables import WEIGHTS, demo_with_run
 from u2a_core.bundle import Bundle, RewardEntry
 from u2a_core.data.pairs import Message
 from u2a_core.errors import BundleError, ScoringError
+from u2a_core.store import answers
 from u2a_core.store.answers import (
     Answer,
     AnswerSettings,
@@ -121,23 +122,17 @@ def test_settings_out_of_range_are_refused(settings: dict[str, float], words: st
         AnswerSettings(**settings)
 
 
-WRITER = """
-import sys
-from dataclasses import replace
-from pathlib import Path
-from u2a_core.bundle import open_bundle
-from u2a_core.store.answers import Answer, AnswerSettings, add_answers, free_prompt
-bundle = replace(open_bundle("demo"), results_folder=Path(sys.argv[1]))
-for number in range(25):
-    text = f"{sys.argv[2]} {number}"
-    add_answers(bundle, None, AnswerSettings(), {free_prompt(text): Answer(text)})
-"""
+def test_writers_at_the_same_time_lose_nothing(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each reads, waits a moment, and writes; the lock is between open files, so threads stand for processes."""
+    read = answers._read
 
+    def slowly(*arguments: object) -> dict[Prompt, Answer]:
+        found: dict[Prompt, Answer] = read(*arguments)
+        time.sleep(0.01)
+        return found
 
-def test_writers_at_the_same_time_lose_nothing(bundle: Bundle) -> None:
-    command = [sys.executable, "-c", WRITER, str(bundle.results)]
-    writers = [subprocess.Popen([*command, name], stderr=subprocess.PIPE) for name in ("one", "two")]
-    for writer in writers:
-        _, said = writer.communicate(timeout=120)
-        assert writer.returncode == 0, said.decode()
-    assert len(read_answers(bundle, None, SETTINGS)) == 50
+    monkeypatch.setattr(answers, "_read", slowly)
+    prompts = [free_prompt(f"{number}?") for number in range(24)]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda prompt: add_answers(bundle, None, SETTINGS, {prompt: Answer("yes")}), prompts))
+    assert sorted(read_answers(bundle, None, SETTINGS), key=str) == sorted(prompts, key=str)

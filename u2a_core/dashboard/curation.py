@@ -110,6 +110,6 @@ def _seen() -> dict[tuple[str, str], int]:
     return found
 
 
-@st.cache_resource(max_entries=8, hash_funcs={Bundle: lambda bundle: [bundle.reference, bundle.data_hash]})
+@st.cache_resource(max_entries=8, hash_funcs={Bundle: lambda bundle: [str(bundle.results), bundle.data_hash]})
 def _log(bundle: Bundle, read_only: bool) -> ForgetLog:
     return ForgetLog(bundle.results, bundle.candidate_ids, read_only)

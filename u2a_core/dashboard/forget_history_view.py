@@ -14,7 +14,8 @@ from u2a_core.store.forget_commands import Difference, remove
 from u2a_core.store.forget_log import ForgetLog
 
 ROWS = 20
-NOW = "now"
+NOW = "(as it is now)"  # no version can have this name
+LISTED = 1000  # versions and changes that are shown
 
 
 def undo_and_redo(curated: Curation) -> None:
@@ -109,7 +110,7 @@ def _restore(curated: Curation) -> None:
     saved = [one.name for one in curated.log.versions(curated.name)]
     left, right = st.columns([2, 1], vertical_alignment="bottom")
     chosen = left.selectbox(
-        "Earlier version", [*saved[::-1], *range(curated.current.version - 1, -1, -1)][:1000], index=None,
+        "Earlier version", [*saved[::-1], *range(curated.current.version - 1, -1, -1)][:LISTED], index=None,
         format_func=_version_told, key="forget_restored", placeholder="by name or number",
     )  # fmt: skip
     right.button(
@@ -168,16 +169,15 @@ def _compare(curated: Curation) -> None:
         st.info("There is one state only, the empty one.")
         return
     left, right = st.columns(2)
-    numbers: list[str | int] = [*range(current, -1, -1)][:1000]
+    numbers: list[str | int] = [*range(current, -1, -1)][:LISTED]
     before = left.selectbox(
-        "From", [*saved, *numbers], index=len(saved) + min(1, len(numbers) - 1), format_func=_version_told,
-        key="forget_from",
-    )  # fmt: skip
-    after = right.selectbox("To", [*numbers, *saved], format_func=_version_told, key="forget_to")
+        "From", [*saved, *numbers], index=0 if saved else 1, format_func=_version_told, key="forget_from"
+    )
+    after = right.selectbox("To", [NOW, *saved, *numbers], format_func=_version_told, key="forget_to")
     if before is None or after is None:
         return
     try:
-        found = curated.log.compare(curated.name, before, after)
+        found = curated.log.compare(curated.name, before, current if after == NOW else after)
     except U2AError as error:
         st.text(str(error))
         return
@@ -188,7 +188,7 @@ def _compare(curated: Curation) -> None:
     kept = {"added": found.added, "removed": found.removed, "with another weight": found.weights, "locked or unlocked":
             found.locks, "excluded or included": found.exclusions, "with another note": found.notes}  # fmt: skip
     st.text(", ".join(f"{len(part):,} {what}" for what, part in kept.items() if part))
-    st.dataframe(shown_rows(table.head(1000)), hide_index=True, alt="What lies between the two versions")
-    if len(table) > 1000:
-        st.caption(f"The first 1,000 of {len(table):,} changes; the file has all of them.")
+    st.dataframe(shown_rows(table.head(LISTED)), hide_index=True, alt="What lies between the two versions")
+    if len(table) > LISTED:
+        st.caption(f"The first {LISTED:,} of {len(table):,} changes; the file has all of them.")
     exports(table, "difference")

@@ -60,20 +60,21 @@ def _ask(scores: Scores, question: Question, key: Key) -> None:
             disabled=key[-1] >= MOST, on_click=_next, shortcut="PageDown" if revealed else None,
         )  # fmt: skip
     if revealed:
-        _answer(scores, question, answers[key])
+        chosen = answers[key][0]
+        verdict = "" if chosen is None else " You are right." if chosen == question.worst else f" You chose {chosen}."
+        st.text(f"{question.worst} hurts most: unlearning it lowers J most.{verdict}")
     given = [(chosen, worst) for chosen, worst in answers.values() if chosen]
     st.text(f"Your score: {sum(chosen == worst for chosen, worst in given)} of {len(given)} right")
+    if revealed:
+        _reasons(scores, question)
 
 
-def _answer(scores: Scores, question: Question, given: tuple[str | None, str]) -> None:
+def _reasons(scores: Scores, question: Question) -> None:
     part = scores.table.iloc[list(question.rows)]
     deltas = [float(one) for one in part["delta_pa"]]
     figure = quiz_figure(deltas, question.worst, studio().palette, theme())
     told = [f"{letter} {signed(one)}" for letter, one in zip(question.letters, deltas, strict=True)]
     chart(figure, "quiz", f"ΔPA in nats per pair: {', '.join(told)}. {question.worst} hurts most.")
-    chosen = given[0]
-    verdict = "" if chosen is None else " You are right." if chosen == question.worst else f" You chose {chosen}."
-    st.text(f"{question.worst} hurts most: unlearning it takes away what the model does well.{verdict}")
     if part["low_reward_proportion"].notna().all():
         shares = zip(question.letters, part["low_reward_proportion"], strict=True)
         st.text("Low-reward tokens: " + ", ".join(f"{letter} {share:.0%}" for letter, share in shares))

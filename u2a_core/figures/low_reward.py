@@ -26,7 +26,7 @@ HOW_TO_READ = (
 )
 IDS_IN_HOVER = 5
 DEFAULT_QUANTILE = 0.25
-BOOTSTRAP_WORK = 20_000_000  # pairs drawn in all resamples together: about two seconds
+BOOTSTRAP_WORK = 8_000_000  # pairs drawn in all resamples together: about one second
 FEW_PAIRS = 10  # below, resamples repeat the same few pairs and the interval comes out too narrow
 
 
@@ -222,7 +222,7 @@ def _subtitle(scores: Scores, groups: pd.DataFrame, samples: pd.DataFrame, optio
 
 def _correlation(rows: pd.DataFrame, options: LowRewardOptions) -> Correlation:
     """Spearman of proportion and ΔPA; with very many rows fewer resamples, for the interval is narrow then."""
-    resamples = min(options.resamples, max(200, BOOTSTRAP_WORK // len(rows)))
+    resamples = min(options.resamples, max(80, BOOTSTRAP_WORK // len(rows)))
     return spearman(rows["proportion"], rows["delta_pa"], resamples=resamples, seed=options.seed)
 
 

@@ -4,10 +4,11 @@ Low-reward token: r < Ï„. Proportion of a group = its low tokens / its tokens. Î
 Every sample is in exactly one group; nothing is dropped without being counted.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from u2a_core.errors import ScoringError
 
@@ -29,8 +30,10 @@ def low_token_counts(table: pd.DataFrame, threshold: float) -> pd.DataFrame:
     """Columns id, delta_pa, category, low, tokens, proportion: one row a sample that has token rewards."""
     scored = table[table["token_rewards"].notna()]
     rewards = [np.asarray(entry) for entry in scored["token_rewards"]]
-    low = np.array([(entry < threshold).sum() for entry in rewards], dtype=np.int64)
     tokens = np.array([len(entry) for entry in rewards], dtype=np.int64)
+    owners = np.repeat(np.arange(len(rewards)), tokens)
+    pooled = np.concatenate(rewards) if rewards else np.empty(0)
+    low = np.bincount(owners[pooled < threshold], minlength=len(rewards))
     return scored[["id", "delta_pa", "category"]].assign(low=low, tokens=tokens, proportion=low / np.maximum(tokens, 1))
 
 
@@ -51,14 +54,15 @@ def low_reward_groups(
     samples = low_token_counts(table, threshold).sort_values("id", kind="stable")
     if by == "category":
         names = samples["category"].astype(object).where(samples["category"].notna(), "(no category)")
-        members = [(str(name), samples[names == name]) for name in sorted(set(names), key=str)]
+        members = [(str(name), np.flatnonzero(names == name)) for name in sorted(set(names), key=str)]
     else:
         if by == "proportion":
             samples = samples.sort_values("proportion", kind="stable")
         else:
             samples = samples.iloc[np.random.default_rng(seed).permutation(len(samples))]
-        members = [("", samples.iloc[start:end]) for start, end in _cuts(len(samples), group_size)]
-    rows = [_group_row(label, group) for label, group in members]
+        members = [("", np.arange(start, end)) for start, end in _cuts(len(samples), group_size)]
+    values = {name: samples[name].to_numpy() for name in ("id", "delta_pa", "low", "tokens")}
+    rows = [_group_row(label, {name: column[place] for name, column in values.items()}) for label, place in members]
     columns = ["label", "size", "proportion", "delta_pa", "standard_error", "ids"]
     groups = pd.DataFrame(rows, columns=columns).sort_values("proportion", kind="stable", ignore_index=True)
     groups.insert(0, "group", np.arange(1, len(groups) + 1))
@@ -73,8 +77,8 @@ def _cuts(n: int, group_size: int) -> list[tuple[int, int]]:
     return list(zip(starts, [*starts[1:], n], strict=False))  # no sample, no group
 
 
-def _group_row(label: str, group: pd.DataFrame) -> tuple[str, int, float, float, float, list[str]]:
-    delta = group["delta_pa"].to_numpy(dtype=np.float64)
+def _group_row(label: str, group: dict[str, NDArray[Any]]) -> tuple[str, int, float, float, float, list[str]]:
+    delta = group["delta_pa"].astype(np.float64)
     error = float(delta.std(ddof=1) / np.sqrt(len(delta))) if len(delta) > 1 else float("nan")
     proportion = float(group["low"].sum() / max(int(group["tokens"].sum()), 1))
-    return label, len(group), proportion, float(delta.mean()), error, group["id"].tolist()
+    return label, len(delta), proportion, float(delta.mean()), error, group["id"].tolist()

@@ -1,0 +1,118 @@
+"""The forget set in a real browser: an edit stays after a reload, another tab sees it, a stale one is refused."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from u2a_core.bundle import open_bundle
+from u2a_core.store.forget_commands import add, load, set_weight
+from u2a_core.store.forget_log import ForgetLog
+
+pytestmark = pytest.mark.browser
+
+SET = "forget set"
+CANDIDATES = open_bundle("demo").candidate_ids
+WEIGHT = 2  # the column
+ASLEEP = "const every = window.setInterval; window.setInterval = (f, t, ...a) => every(f, t >= 1500 ? 1e9 : t, ...a)"
+
+
+@pytest.fixture
+def log(demo_folder: Path) -> ForgetLog:
+    """Four examples of weight 1 in the set that the studio shows first; its log, as yet another tab has it."""
+    found = ForgetLog(demo_folder / "cache" / "demo", CANDIDATES)
+    found.change(SET, load({}, "nothing"), found.version(SET), "test")
+    found.change(SET, add(CANDIDATES[:4]), found.version(SET), "test")
+    return found
+
+
+@pytest.fixture
+def other_page(chromium: Browser) -> Iterator[Page]:
+    opened = chromium.new_page(viewport={"width": 1280, "height": 900})
+    opened.set_default_timeout(60_000)
+    yield opened
+    opened.close()
+
+
+def opened(page: Page, address: str) -> Page:
+    page.goto(f"{address}/forget_set")
+    expect(page.get_by_test_id("stDataFrame").locator("canvas").first).to_be_visible(timeout=60_000)
+    expect(cell(page, WEIGHT, 0)).to_be_attached(timeout=60_000)
+    return page
+
+
+def cell(page: Page, column: int, row: int):
+    """A cell of the table, as screen readers find it."""
+    return page.locator(f"#glide-cell-{column}-{row}")
+
+
+def typed_into(page: Page, row: int, text: str) -> None:
+    """Open the weight of a row and type, without leaving the cell; its place follows from the columns' widths."""
+    canvas = page.get_by_test_id("stDataFrame").locator("canvas").first
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    assert box is not None
+    page.mouse.click(box["x"] + 52 + 92 + 44, box["y"] + 34 + 32 * row + 16)
+    page.keyboard.press("Enter")
+    page.locator("#portal input").fill(text)
+
+
+def weights(log: ForgetLog) -> list[float]:
+    return [entry.weight for entry in log.read(SET).entries.values()]
+
+
+def test_an_edit_moves_the_prediction_and_stays_after_a_reload_and_can_be_undone(
+    demo_page: Page, demo_address: str, log: ForgetLog
+) -> None:
+    page = opened(demo_page, demo_address)
+    predicted = page.get_by_test_id("stMetricValue").nth(1)
+    before = predicted.inner_text()
+    typed_into(page, 1, "9")
+    page.keyboard.press("Enter")
+    expect(predicted).not_to_have_text(before)
+    assert weights(log) == [1, 9, 1, 1]
+    after = predicted.inner_text()
+    typed_into(page, 2, "0.5")
+    page.keyboard.press("Enter")
+    expect(page.get_by_text(f"set the weight of {CANDIDATES[2]} to 0.5")).to_be_visible()
+    assert weights(log) == [1, 9, 0.5, 1], "the first edit is not made again"
+    page.get_by_text("Clear the set").focus()
+    page.keyboard.press("Control+z")
+    expect(predicted).to_have_text(after)
+    opened(page, demo_address)
+    expect(predicted).to_have_text(after)
+    expect(cell(page, WEIGHT, 1)).to_have_text("9")
+    expect(cell(page, WEIGHT, 2)).to_have_text("1")
+    page.get_by_role("button", name="Undo").click()
+    expect(predicted).to_have_text(before)
+    expect(cell(page, WEIGHT, 1)).to_have_text("1")
+    assert weights(log) == [1, 1, 1, 1]
+
+
+def test_another_tab_sees_a_change_by_itself(
+    demo_page: Page, other_page: Page, demo_address: str, log: ForgetLog
+) -> None:
+    first, second = opened(demo_page, demo_address), opened(other_page, demo_address)
+    typed_into(first, 0, "4")
+    first.keyboard.press("Enter")
+    expect(cell(second, WEIGHT, 0)).to_have_text("4")
+    assert weights(log) == [4, 1, 1, 1]
+
+
+def test_a_stale_edit_is_refused_with_the_reason_and_the_newer_state_is_shown(
+    demo_page: Page, demo_address: str, log: ForgetLog
+) -> None:
+    demo_page.add_init_script(ASLEEP)  # this tab does not look for changes by itself
+    page = opened(demo_page, demo_address)
+    log.change(SET, set_weight({CANDIDATES[3]: 5.0}), log.version(SET), "tab elsewhere")
+    typed_into(page, 3, "7")
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("That change was not made.")).to_be_visible()
+    expect(page.get_by_text("another tab set the weight")).to_be_visible()
+    assert weights(log) == [1, 1, 1, 5]
+    expect(cell(page, WEIGHT, 3)).to_have_text("5")
+    typed_into(page, 3, "7")
+    page.keyboard.press("Enter")
+    expect(cell(page, WEIGHT, 3)).to_have_text("7")
+    assert weights(log) == [1, 1, 1, 7], "made again, it is accepted"
