@@ -1,10 +1,12 @@
 """The forget set in a real browser: an edit stays after a reload, another tab sees it, a stale one is refused."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import TimeoutError as TimedOut
 
 from u2a_core.bundle import open_bundle
 from u2a_core.store.forget_commands import add, load, set_weight
@@ -15,6 +17,7 @@ pytestmark = pytest.mark.browser
 SET = "forget set"
 CANDIDATES = open_bundle("demo").candidate_ids
 WEIGHT = 2  # the column
+expect.set_options(timeout=60_000)  # milliseconds
 ASLEEP = "const every = window.setInterval; window.setInterval = (f, t, ...a) => every(f, t >= 1500 ? 1e9 : t, ...a)"
 
 
@@ -37,8 +40,8 @@ def other_page(chromium: Browser) -> Iterator[Page]:
 
 def opened(page: Page, address: str) -> Page:
     page.goto(f"{address}/forget_set")
-    expect(page.get_by_test_id("stDataFrame").locator("canvas").first).to_be_visible(timeout=60_000)
-    expect(cell(page, WEIGHT, 0)).to_be_attached(timeout=60_000)
+    expect(page.get_by_test_id("stDataFrame").locator("canvas").first).to_be_visible()
+    expect(cell(page, WEIGHT, 0)).to_be_attached()
     return page
 
 
@@ -49,13 +52,15 @@ def cell(page: Page, column: int, row: int):
 
 def typed_into(page: Page, row: int, text: str) -> None:
     """Open the weight of a row and type, without leaving the cell; its place follows from the columns' widths."""
-    canvas = page.get_by_test_id("stDataFrame").locator("canvas").first
-    canvas.scroll_into_view_if_needed()
-    box = canvas.bounding_box()
-    assert box is not None
-    page.mouse.click(box["x"] + 52 + 92 + 44, box["y"] + 34 + 32 * row + 16)
-    page.keyboard.press("Enter")
-    page.locator("#portal input").fill(text)
+    field = page.locator("#portal input")
+    for _ in range(6):  # a table that is being drawn anew takes no keys
+        page.get_by_test_id("stDataFrame").click(position={"x": 52 + 92 + 44, "y": 34 + 32 * row + 16})
+        page.wait_for_timeout(300)
+        page.keyboard.press("Enter")
+        with suppress(TimedOut):
+            field.wait_for(timeout=5000)
+            break
+    field.fill(text)
 
 
 def weights(log: ForgetLog) -> list[float]:

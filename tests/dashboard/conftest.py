@@ -27,7 +27,7 @@ def open_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> OpenPage:
         (tmp_path / "app.py").write_text(script)
         (tmp_path / "pages").mkdir(exist_ok=True)
         for one in (ROOT / "pages").glob("*.py"):
-            (tmp_path / "pages" / one.name).write_text("")  # for the navigation
+            (tmp_path / "pages" / one.name).write_text(script)  # which a second run of the test starts
         test = AppTest.from_file(str(tmp_path / "app.py"), default_timeout=60)
         for name, value in query.items():
             test.query_params[name] = value

@@ -15,7 +15,7 @@ ANY = Toy(
     points=np.random.default_rng(3).normal(size=(6, 2)),
     first=2,
 )
-WEIGHTS = np.array([0.3, 2.0, 0.0, 1.1, 0.6, 2.0])
+WEIGHTS = np.array([0.8, 2.0, 0.0, 1.1, 0.6, 3.0])
 
 
 def inner(toy: Toy, theta: np.ndarray, weights: np.ndarray, anchor: float) -> float:

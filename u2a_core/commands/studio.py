@@ -1,6 +1,7 @@
 """`u2a serve` and `u2a demo`: the dashboard in the browser, and the embedded demo, shown or made from nothing."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -72,6 +73,7 @@ def serve_studio(
     told = Served(tuple(references), workspace.resolve(), read_only).written()
     click.echo(f"Studio at http://127.0.0.1:{port} (Ctrl-C ends it)")
     environment = {**os.environ, VARIABLE: told}
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the server ends with us
     return subprocess.run(command, cwd=app.parent, env=environment, check=False).returncode  # noqa: S603 - our own
 
 

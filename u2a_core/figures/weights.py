@@ -37,7 +37,11 @@ def weight_figure(
         height=250,
         margin={"l": 60, "r": 16, "t": 34, "b": 48},
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
-        xaxis={"title": {"text": "weight ω (mean 1; 0: not unlearned)", "font": {"size": 13}}, "showgrid": False, **lines},
+        xaxis={
+            "title": {"text": "weight ω (mean 1; 0: not unlearned)", "font": {"size": 13}},
+            "showgrid": False,
+            **lines,
+        },
         yaxis={"title": {"text": "examples", "font": {"size": 13}}, **lines},
     )
     return figure
