@@ -58,9 +58,9 @@ def typed_into(page: Page, row: int, text: str) -> None:
         page.wait_for_timeout(300)
         page.keyboard.press("Enter")
         with suppress(TimedOut):
-            field.wait_for(timeout=5000)
-            break
-    field.fill(text)
+            field.fill(text, timeout=5000)
+            return
+    pytest.fail("no cell could be opened")
 
 
 def weights(log: ForgetLog) -> list[float]:
@@ -80,7 +80,7 @@ def test_an_edit_moves_the_prediction_and_stays_after_a_reload_and_can_be_undone
     after = predicted.inner_text()
     typed_into(page, 2, "0.5")
     page.keyboard.press("Enter")
-    expect(page.get_by_text(f"set the weight of {CANDIDATES[2]} to 0.5")).to_be_visible()
+    expect(page.get_by_text(f"Last: set the weight of {CANDIDATES[2]} to 0.5")).to_be_visible()
     assert weights(log) == [1, 9, 0.5, 1], "the first edit is not made again"
     page.get_by_text("Clear the set").focus()
     page.keyboard.press("Control+z")
