@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, expect
 from studio_server import serving
 from synthetic_scores import synthetic_scores
 
@@ -64,9 +64,11 @@ def test_the_low_reward_page_opens_from_its_own_address_on_a_fresh_server(
 ) -> None:
     page.goto(f"{address}/low_reward")
     page.wait_for_selector(".js-plotly-plot", timeout=60_000)
-    page.wait_for_function("document.querySelector('.js-plotly-plot')?.textContent.includes('Spearman')")
+    page.wait_for_function(
+        "[...document.querySelectorAll('.js-plotly-plot')].some(p => p.textContent.includes('Spearman'))"
+    )
     assert page.locator("text=Page not found").count() == 0
-    assert page.get_by_test_id("stSidebar").get_by_label("Bundle").first.input_value() == "bundle"
+    expect(page.get_by_test_id("stSidebar").get_by_role("combobox").first).to_have_value("bundle", timeout=30_000)
     assert elsewhere == []
 
 

@@ -61,6 +61,7 @@ def token_values(scores: Scores, row: Row) -> None:
         on_select=_take_token,
         selection_mode="single-row",
         alt=f"Values of the {len(table):,} tokens of the rejected response",
+        column_config={one: st.column_config.NumberColumn(format="%.6g") for one in ("delta_pa", "reward")},
     )
     st.caption(
         f"delta_pa: the token's part of ΔPA, {UNIT}; the parts add up to ΔPA, but for that of other answers. reward: "
