@@ -64,7 +64,7 @@ u2a score my-bundle                                                # or here, as
 WAY = (
     ("Look at the map", "Lasso the harmful answers: blue, and far from the centre.", "influence"),
     ("Forget set", "Look through what you chose; suggest weights, lock, exclude.", "forget_set"),
-    ("Unlearn", "Take the set out of the model: on the demo in about a minute.", "unlearn"),
+    ("Unlearn", "Take the set out of the model: on the demo in a minute or two.", "unlearn"),
     ("Compare", "The model before and after, and against baselines.", "compare"),
 )
 

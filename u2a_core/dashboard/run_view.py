@@ -39,7 +39,7 @@ def chosen_run(runs: Sequence[Run], under_way: Sequence[str]) -> str | None:
     """Choose a run, or one whose job has not made its folder yet; in the address."""
     names = list(dict.fromkeys([*under_way, *(run.name for run in runs)]))
     if not names:
-        st.info("No run yet. Start one under New run; it takes about a minute on the demo.")
+        st.info("No run yet. Start one under New run; on the demo it takes a minute or two.")
         return None
     asked = st.session_state.get(RUN) or st.query_params.get(RUN)
     if asked not in names:
@@ -97,8 +97,16 @@ def _curve(name: str) -> None:
         st.text(plain(run.error))
         return
     chart(curve_figure(run, studio().palette, theme()), f"curve-{name}", curve_told(run), key=f"curve {name}")
-    st.caption(HOW_TO_READ)
+    st.caption(f"{HOW_TO_READ}{_measured_on(run)}")
     exports(curve_table(run), f"curve-{name}")
+
+
+def _measured_on(run: Run) -> str:
+    """On how much the curve was measured, which is why it ends elsewhere than the report's numbers."""
+    count = run.asked.get("monitor")
+    if not count:
+        return ""
+    return f" A check measures a sample of at most {count:,} pairs and retain examples; the numbers above are of all."
 
 
 def _asked(run: Run) -> str:

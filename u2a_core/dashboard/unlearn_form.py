@@ -87,7 +87,7 @@ class Preset:
 
 QUICK = Preset(
     "Quick",
-    "NPO with the NLL on retain data, 20 small steps: on the demo about a minute on two cores, and J rises.",
+    "NPO with the NLL on retain data, 20 small steps: on the demo a minute or two on two cores, and J rises.",
     {"objective": "npo", "retention": "nll", "learning_rate": 1e-4, "steps": 20, "batch_size": 32},
 )
 USUAL = Preset(
