@@ -37,6 +37,7 @@ from u2a_core.unlearning.config import UnlearnConfig
 from u2a_core.unlearning.gradient import InnerGradient
 from u2a_core.unlearning.inner import InnerSolver
 from u2a_core.unlearning.material import Material
+from u2a_core.unlearning.resume import interrupted_run
 from u2a_core.unlearning.run import RunOutcome
 
 CPU = LoadOptions("cpu")
@@ -425,6 +426,8 @@ def test_one_that_was_killed_is_begun_anew_by_its_own_command_alone(
     assert read_run(bundle.path / "runs" / "sft.part").state == "unfinished"
     with pytest.raises(BundleError, match=r"Finish it with `u2a baseline .* --run sft …`, as it was begun"):
         finished_run(bundle, "sft")
+    with pytest.raises(UnlearningError, match=r"by the command that began it: `u2a baseline .* --method sft --run sft"):
+        interrupted_run(bundle, "sft")
     with pytest.raises(ScoringError, match=r"steps: 1 then, 2 now.*--restart"):
         make_baseline(bundle, "sft", config("sft", steps=2), show=False)
     make_baseline(bundle, "sft", config("sft", steps=1), show=False)

@@ -9,6 +9,7 @@ from u2a_core.data.forget_set import ForgetSet, read_forget_set
 from u2a_core.errors import U2AError, UnlearningError
 from u2a_core.models.loading import LoadOptions
 from u2a_core.objectives.config import ObjectiveConfig
+from u2a_core.store.runs import read_run
 from u2a_core.unlearning.config import UnlearnConfig
 from u2a_core.unlearning.run import run_path
 
@@ -20,6 +21,12 @@ def interrupted_run(bundle: Bundle, name: str) -> tuple[UnlearnConfig, ForgetSet
     if not (part / "spec.json").is_file():
         done = f"{path} is finished already." if path.is_dir() else f"No run called '{name}' was begun."
         raise UnlearningError(f"There is nothing to resume: {done}")
+    begun = read_run(part)
+    if begun and begun.kind == "baseline":
+        raise UnlearningError(
+            f"The run '{name}' is a baseline that was interrupted. A baseline is made anew, by the command that began "
+            f"it: `u2a baseline {bundle.reference} --method {begun.asked['method']} --run {name} …`."
+        )
     return config_of(part), read_forget_set(part / "forget_set.jsonl", bundle.pairs.forget)
 
 
