@@ -32,4 +32,6 @@ def test_every_file_that_is_pointed_at_is_there(document: str) -> None:
 def test_every_result_says_which_command_made_it() -> None:
     results = sorted((ROOT / "docs" / "results").glob("*.md"))
     assert results
-    assert [path.name for path in results if not re.search(r"`[^`]*(u2a|\.py) ", path.read_text(encoding="utf-8"))] == []
+    assert [
+        path.name for path in results if not re.search(r"`[^`]*(u2a|\.py) ", path.read_text(encoding="utf-8"))
+    ] == []
