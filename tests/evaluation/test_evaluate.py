@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from transformers import AutoModelForCausalLM
 from u2a_core.bundle import Bundle, open_bundle
 from u2a_core.cli import main
 from u2a_core.data.encode import EncodedResponse, ResponseEncoder
+from u2a_core.data.pairs import Message
+from u2a_core.data.paraphrases import paraphrases_path
 from u2a_core.errors import BundleError, ScoringError
 from u2a_core.evaluation import measuring as module
 from u2a_core.evaluation.evaluate import EvaluationOutcome, evaluate
@@ -262,6 +265,37 @@ def test_attacks_are_measured_where_they_are_asked_for(bundle: Bundle) -> None:
     by_hand = table[table["attack"] == "rounded"][["nll", "plain", "original"]].mean()
     share = (by_hand["plain"] - by_hand["nll"]) / (by_hand["plain"] - by_hand["original"])
     assert told["undone_rounded"] == pytest.approx(share)
+    assert told["undone_paraphrased"] is None
+
+
+def test_paraphrases_are_an_attack_and_other_ones_are_measured_anew(bundle: Bundle) -> None:
+    attacked = RobustnessConfig(count=4, known=2, steps=1)
+    plain = EvaluateConfig(count=2, max_new_tokens=4, examples=3, options=LoadOptions("cpu"))
+    asked = replace(plain, robustness=attacked)
+    assert not evaluate(bundle, "full", asked, show=False).reused
+    prompts = sorted({one.prompt[-1].content for one in bundle.pairs.forget})
+    rows = [json.dumps({"prompt": one, "paraphrase": f"Please: {one}"}) for one in prompts]
+    path = paraphrases_path(bundle.path)
+    path.write_text("\n".join(rows[:-1]))
+    found = evaluate(bundle, "full", asked, show=False)
+    assert not found.reused
+    table = found.after.tables["attacks"]
+    reworded = table[table["attack"] == "paraphrased"]
+    assert 0 < len(reworded) <= 4
+    examples = {one.id: one for one in bundle.pairs.forget}
+    encoder = ResponseEncoder(load_tokenizer(bundle.policy_path), bundle.max_length)
+    for name, model in (("nll", policy_of(bundle, "full")), ("original_in_context", policy_of(bundle, None))):
+        for row in reworded.itertuples():
+            one = examples[row.id]
+            asks = Message("user", f"Please: {one.prompt[-1].content}")
+            encoded = encoder.encode(one.id, (asks,), one.response)
+            assert getattr(row, name) == pytest.approx(-float(logps_of(model, encoded).mean()), rel=1e-4)
+    assert evaluate(bundle, "full", asked, show=False).reused
+    path.write_text("\n".join(rows))
+    assert not evaluate(bundle, "full", asked, show=False).reused
+    assert not evaluate(bundle, "full", plain, show=False).reused
+    path.write_text("\n".join(rows[:-1]))
+    assert evaluate(bundle, "full", plain, show=False).reused, "no attack, no paraphrases"
 
 
 def u2a(*arguments: object) -> Result:

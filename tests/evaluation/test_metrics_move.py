@@ -2,6 +2,7 @@
 broken, and a tiny policy that learned its examples by heart.
 """
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -17,12 +18,13 @@ from u2a_core.bundle import open_bundle
 from u2a_core.data.batch import ResponseBatch, collate
 from u2a_core.data.encode import EncodedResponse, ResponseEncoder
 from u2a_core.data.forget_set import forget_set
+from u2a_core.data.paraphrases import paraphrases_path
 from u2a_core.evaluation import robustness
 from u2a_core.evaluation.evaluate import evaluate, evaluate_original
 from u2a_core.evaluation.evaluate_config import EvaluateConfig
 from u2a_core.evaluation.loaded import LoadedPolicy
 from u2a_core.evaluation.metrics import METRICS, compared
-from u2a_core.evaluation.robustness import RobustnessConfig, after_examples
+from u2a_core.evaluation.robustness import RobustnessConfig
 from u2a_core.evaluation.weight_attacks import _matrices, round_to_nearest
 from u2a_core.influence.logprobs import response_logps
 from u2a_core.models.loading import LoadOptions, load_tokenizer
@@ -63,7 +65,13 @@ LEARNED = {
     **dict.fromkeys(("probability", "memorisation", "extraction", "rouge"), 1),
     **dict.fromkeys(("forget_nll", "unlearned_nll", "confidence"), -1),
 }
-ATTACKED = ("undone_relearned", "undone_relearned_unrelated", "undone_in_context", "undone_rounded")
+ATTACKED = (
+    "undone_relearned",
+    "undone_relearned_unrelated",
+    "undone_in_context",
+    "undone_rounded",
+    "undone_paraphrased",
+)
 ATTACK = RobustnessConfig(count=6, known=4, steps=1, learning_rate=1e-3, group=16)
 
 
@@ -145,24 +153,41 @@ def test_attacks_take_back_part_of_it(demo: dict[str, pd.DataFrame]) -> None:
     assert 0 < undone["undone_relearned"] < 1
 
 
-@pytest.mark.parametrize(("rise_in_context", "low", "high"), [(0.0, 0.8, 1.2), (1.0, -0.2, 0.2)])
-def test_what_is_forgotten_without_context_only_comes_back_in_it(
-    rise_in_context: float, low: float, high: float, forgetful: LoadedPolicy, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The NLL of the attacked responses is raised by 1 nat, and by `rise_in_context` with examples before them."""
+@pytest.mark.parametrize(("rise_otherwise", "low", "high"), [(0.0, 0.8, 1.2), (1.0, -0.2, 0.2)])
+@pytest.mark.parametrize("attack", ["in_context", "paraphrased"])
+def test_what_is_forgotten_only_as_it_was_asked_comes_back_asked_otherwise(
+    attack: str, rise_otherwise: float, low: float, high: float, forgetful: LoadedPolicy,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """The NLL of the attacked responses is raised by 1 nat, and by `rise_otherwise` with examples before the prompt,
+    or with the prompt in other words.
+    """
+    examples = {one.id: one for one in forgetful.bundle.pairs.forget}
+    prompts = {one.prompt[-1].content for one in examples.values()}
+    rows = [{"prompt": prompt, "paraphrase": prompt.replace("Tell of", "Say more:")} for prompt in sorted(prompts)]
+    paraphrases_path(forgetful.bundle.path).write_text("".join(json.dumps(row) + "\n" for row in rows))
     tried: list[EncodedResponse | None] = []
+
+    def shown_to(name: str) -> Any:
+        original = getattr(robustness, name)
+
+        def caught(*given: Any) -> Any:
+            found = original(*given)
+            tried.extend(found if isinstance(found, list) else [found])
+            return found
+
+        return caught
+
     with monkeypatch.context() as patched:
-        patched.setattr(
-            robustness, "after_examples", lambda *given: tried.append(after_examples(*given)) or tried[-1]
-        )  # fmt: skip
+        name = "after_examples" if attack == "in_context" else "_reworded"
+        patched.setattr(robustness, name, shown_to(name))
         table = attacked(forgetful)
     shown = [one for one in tried if one is not None]
     assert len(shown) > 2
-    examples = {one.id: one for one in forgetful.bundle.pairs.forget}
     chosen = [examples[one] for one in table["id"].unique()]
     plain = [forgetful.encoder.encode(one.id, one.prompt, one.response) for one in chosen]
     model = forgetful.policy.model
-    sides = [(collate(one, 0), rise) for one, rise in ((plain, 1.0), (shown, rise_in_context))]
+    sides = [(collate(one, 0), rise) for one, rise in ((plain, 1.0), (shown, rise_otherwise))]
     with torch.no_grad():
         aims = [nll(model, batch) + rise for batch, rise in sides]
     model.requires_grad_(True)
@@ -171,7 +196,7 @@ def test_what_is_forgotten_without_context_only_comes_back_in_it(
         optimizer.zero_grad()
         sum((nll(model, batch) - aim).square().sum() for (batch, _), aim in zip(sides, aims, strict=True)).backward()
         optimizer.step()
-    assert low < undone("in_context", attacked(forgetful)) < high
+    assert low < undone(attack, attacked(forgetful)) < high
 
 
 @pytest.mark.parametrize(("steps", "low", "high"), [(0.45, 0.999, 1.001), (3.0, -0.6, 0.6)])

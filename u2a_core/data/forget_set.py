@@ -7,15 +7,14 @@ with `id` and, where they are not all equal, `weight`; also trl's unpaired form 
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from u2a_core.data.file_kinds import BrokenRow
 from u2a_core.data.formats.row import InvalidRow, LeftOut, RowContext, flag, number
 from u2a_core.data.formats.trl import parse_unpaired
-from u2a_core.data.readers import open_source
+from u2a_core.data.readers import told_rows
 from u2a_core.data.table import Example
 from u2a_core.errors import DataError, UnlearningError
 from u2a_core.store.files import replacing
@@ -76,7 +75,7 @@ def read_forget_set(path: Path, candidates: Sequence[Example]) -> ForgetSet:
     weights: dict[str, float] = {}
     marks: dict[str, list[str]] = {"locked": [], "excluded": []}
     unknown: list[str] = []
-    for where, row in _rows(path):
+    for where, row in told_rows(path):
         one = _id(row, where)
         if one in weights:
             raise DataError(f"{where}: example {one} is in the forget set twice. Remove one of the rows.")
@@ -105,15 +104,6 @@ def write_forget_set(path: Path, chosen: ForgetSet) -> None:
             row |= {"locked": True} if one in chosen.locked else {}
             row |= {"excluded": True} if one in chosen.excluded else {}
             stream.write(json.dumps(row) + "\n")
-
-
-def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Every row with its place, for messages."""
-    for row in open_source(str(path)).rows:
-        where = f"{path}, row {row.number}"
-        if isinstance(row, BrokenRow):
-            raise DataError(f"{where}: {row.detail} Correct or remove the row.")
-        yield where, row.values
 
 
 def _id(row: Mapping[str, Any], where: str) -> str:

@@ -8,13 +8,13 @@ to count.
 import gzip
 import io
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-from u2a_core.data.file_kinds import RawRow, Rows, read_csv, read_json, read_jsonl, read_parquet
+from u2a_core.data.file_kinds import BrokenRow, RawRow, Rows, read_csv, read_json, read_jsonl, read_parquet
 from u2a_core.data.hub import hub_id, read_folder, read_hub
 from u2a_core.errors import DataError
 from u2a_core.store.files import file_sha256
@@ -99,6 +99,15 @@ def _readable(location: str) -> Iterator[None]:
         raise DataError(
             f"{location} cannot be read: {error.strerror or error}. Check the file and its rights."
         ) from error
+
+
+def told_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Every row of a file with its place in words; raises `DataError` as `open_source`, and for a broken row."""
+    for row in open_source(str(path)).rows:
+        where = f"{path}, row {row.number}"
+        if isinstance(row, BrokenRow):
+            raise DataError(f"{where}: {row.detail} Correct or remove the row.")
+        yield where, row.values
 
 
 def _not_empty(rows: Rows, location: str) -> Rows:

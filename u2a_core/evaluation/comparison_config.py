@@ -97,4 +97,6 @@ class ComparisonConfig:
         """Everything that the table depends on, as plain JSON values."""
         plain = {name: value for name, value in asdict(self).items() if name != "options"}
         resolved = {**loaded_options(self.options), "attention": self.options.attention}
-        return {**plain, "rows": list(self.rows), **resolved, "bundle_hash": bundle.hash}
+        measured = self.evaluation.settings(bundle)
+        reworded = {"paraphrases": measured["paraphrases"]} if "paraphrases" in measured else {}
+        return {**plain, "rows": list(self.rows), **resolved, **reworded, "bundle_hash": bundle.hash}

@@ -72,7 +72,7 @@ def _known(bundle: Bundle, name: str | None, config: EvaluateConfig) -> Evaluati
         found = read_evaluation(bundle, name)
     except BundleError:
         return None
-    return found if found.settings == config.settings() else None
+    return found if found.settings == config.settings(bundle) else None
 
 
 def _plain(metrics: pd.DataFrame) -> list[dict[str, Any]]:

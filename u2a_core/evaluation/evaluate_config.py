@@ -3,10 +3,13 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from u2a_core.bundle import Bundle
+from u2a_core.data.paraphrases import paraphrases_path
 from u2a_core.errors import ScoringError
 from u2a_core.evaluation.robustness import RobustnessConfig
 from u2a_core.models.loading import LoadOptions
 from u2a_core.store.answers import AnswerSettings
+from u2a_core.store.files import file_sha256
 
 MEMORY_ONLY = ("token_budget", "options", "robustness")
 
@@ -46,9 +49,11 @@ class EvaluateConfig:
         """How they are answered by sampling."""
         return AnswerSettings(self.max_new_tokens, 1.0, self.seed)
 
-    def settings(self) -> dict[str, Any]:
-        """Everything that the numbers depend on."""
+    def settings(self, bundle: Bundle) -> dict[str, Any]:
+        """Everything that the numbers depend on, besides bundle and run; `paraphrases` only where it has some."""
         plain = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in MEMORY_ONLY}
         attacks = None if self.robustness is None else asdict(self.robustness)
         dtype = str(self.options.resolve_dtype()).removeprefix("torch.")
-        return {**plain, "robustness": attacks, "dtype": dtype}
+        path = paraphrases_path(bundle.path)
+        reworded = {"paraphrases": file_sha256(path)} if attacks and path.is_file() else {}
+        return {**plain, "robustness": attacks, "dtype": dtype, **reworded}

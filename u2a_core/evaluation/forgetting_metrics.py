@@ -21,6 +21,7 @@ ATTACKS = {
     "relearned": ("relearning", "a few steps of tuning on other forgotten responses"),
     "relearned_unrelated": ("unrelated tuning", "as many steps on as many responses of retain data"),
     "in_context": ("in-context examples", "putting other forgotten examples before the prompt"),
+    "paraphrased": ("paraphrased prompts", "asking in other words, where the bundle has such,"),
 }
 
 

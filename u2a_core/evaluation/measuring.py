@@ -69,7 +69,7 @@ class Measuring:
         }
         document = {
             **identity(self.bundle, self.name),
-            "settings": self.config.settings(),
+            "settings": self.config.settings(self.bundle),
             "seed": self.config.seed,
             "units": UNITS,
             "metrics": [],

@@ -5,6 +5,7 @@ rounded              all weight matrices rounded to 4 bits (Zhang et al., arXiv 
 relearned            tuned on a few forgotten responses that the attacker knows (Hu et al., arXiv 2406.13356)
 relearned_unrelated  as many steps on as many responses of retain data (Łucki et al., arXiv 2409.18025)
 in_context           examples that the attacker knows stand before the prompt (Shumailov et al., arXiv 2407.00106)
+paraphrased          the prompt is put in other words, where the bundle has such (`data.paraphrases`)
 ```
 
 All are measured on the same forgotten responses, of which the attacker knows none. Share of the forgetting that is
@@ -24,6 +25,7 @@ from u2a_core.bundle import Bundle
 from u2a_core.data.batch import collate
 from u2a_core.data.encode import EncodedResponse, ResponseEncoder, token_budget_batches
 from u2a_core.data.pairs import Message
+from u2a_core.data.paraphrases import read_paraphrases
 from u2a_core.data.table import Example
 from u2a_core.errors import ScoringError
 from u2a_core.evaluation.loaded import LoadedPolicy
@@ -64,7 +66,8 @@ def attacks(
     loaded: LoadedPolicy, weights: Mapping[str, float], config: RobustnessConfig, budget: int, show: bool = True
 ) -> pd.DataFrame:
     """A row an attack and forgotten response (ω > 0): id, attack, nll under it, `plain` without it, `original` under
-    the original policy, and `original_in_context` under that with the same examples before the prompt (else NaN).
+    the original policy, and `original_in_context` under that with the same examples before the prompt, or asked in the
+    same other words (else NaN).
 
     A response that even one known example leaves no room for has no row of `in_context`: `attrs["left_out"]` counts
     them. `budget` padded tokens are held at once. Raises `ScoringError` where fewer than two responses were forgotten,
@@ -84,9 +87,11 @@ def attacks(
     fitting = [one for one in shown if one is not None]
     left_out = len(shown) - len(fitting)
     in_context = f"in context ({left_out} do not fit)" if left_out else "in context"
+    reworded = _reworded(encoder, targets, read_paraphrases(loaded.bundle.path, loaded.bundle.pairs.forget))
+    asked = {"in_context": (in_context, fitting)} | ({"paraphrased": ("paraphrased", reworded)} if reworded else {})
     with loaded.original() as original:
         reference = measured("original", plain, original)
-        reference_shown = measured(f"original, {in_context}", fitting, original)
+        otherwise = {name: measured(f"original, {told}", given, original) for name, (told, given) in asked.items()}
     before = measured("no attack", plain, policy.model)
     found: dict[str, dict[str, float]] = {}
     with rounded(policy, config.bits, config.group):
@@ -94,11 +99,11 @@ def attacks(
     for name, examples in (("relearned", encoded(known)), ("relearned_unrelated", encoded(unrelated))):
         with relearned(policy, examples, config.steps, config.learning_rate, budget, show):
             found[name] = measured(name.replace("_", ", "), plain, policy.model)
-    found["in_context"] = measured(in_context, fitting, policy.model)
+    found |= {name: measured(told, given, policy.model) for name, (told, given) in asked.items()}
     table = pd.DataFrame(
         {
             "id": one, "attack": name, "nll": value, "plain": before[one], "original": reference[one],
-            "original_in_context": reference_shown[one] if name == "in_context" else math.nan,
+            "original_in_context": otherwise.get(name, {}).get(one, math.nan),
         }
         for name, values in found.items() for one, value in values.items()
     )  # fmt: skip
@@ -122,6 +127,14 @@ def after_examples(encoder: ResponseEncoder, one: Example, examples: Sequence[Ex
         if not encoded.truncated:
             return encoded
     return None
+
+
+def _reworded(
+    encoder: ResponseEncoder, examples: Sequence[Example], prompts: Mapping[str, tuple[Message, ...]]
+) -> list[EncodedResponse]:
+    """The responses to prompts in other words, of examples that have such and for which there is room."""
+    found = [encoder.encode(one.id, prompts[one.id], one.response) for one in examples if one.id in prompts]
+    return [one for one in found if not one.truncated]
 
 
 def _drawn(

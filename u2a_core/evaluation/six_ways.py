@@ -161,7 +161,7 @@ def _oracle(bundle: Bundle, config: SixWaysConfig, chosen: ForgetSet) -> Evaluat
             f"(such as {seen[0]}). Make one with `u2a baseline {bundle.reference} --method retrain` for this forget "
             "set, or leave --oracle out."
         )
-    settings = config.evaluation.settings()
+    settings = config.evaluation.settings(bundle)
     for option in ("examples", "dtype"):
         if never.settings[option] != settings[option]:
             raise ScoringError(
@@ -178,7 +178,7 @@ def _asked(bundle: Bundle, config: SixWaysConfig, plan: _Plan, never: Evaluation
     told = {
         **config.unlearning.asked(),
         "bundle_hash": bundle.hash,
-        "evaluation": config.evaluation.settings(),
+        "evaluation": config.evaluation.settings(bundle),
         "sizes": list(plan.sizes),
         "requests": list(plan.folds),
         "oracle": oracle,
