@@ -28,18 +28,22 @@ def row(name: str, stopped: tuple[int, ...] = (), **columns: list[float | None])
 
 CELLS = {
     "original": row("original", alignment=[-0.7], retain_nll=[1.0], fluent=[0.9], auc_min_k=[0.8]),
-    "dpo": row("dpo", alignment=[-0.5, -0.4, -0.6], seconds=[9.0, 10.0, 11.0]),
+    "dpo": row(
+        "dpo", alignment=[-0.5, -0.4, -0.6], seconds=[9.0, 10.0, 11.0], tokens=[90, 100, 110],
+        forward_tokens=[100, 100, 100],
+    ),
     "retrain": row("retrain", auc_min_k=[0.6, 0.5, 1.0]),
     "ga-uniform": row(
         "ga-uniform", (1, 2), alignment=[-0.6, -0.62, -0.58], seconds=[2.0, 2.0, 2.0], retain_nll=[3.0, 3.5, 4.0],
-        fluent=[0.1, 0.2, 0.1],
+        fluent=[0.1, 0.2, 0.1], tokens=[40, 40, 40],
     ),
     "npo-uniform": row(
         "npo-uniform", alignment=[-0.6, -0.7, -0.5], seconds=[4.0, 4.0, 4.0], retain_nll=[1.1, 1.3, 1.2],
         fluent=[0.9, 0.2, 0.1],
     ),
     "npo-u2a": row(
-        "npo-u2a", alignment=[-0.5, -0.61, -0.39], seconds=[5.0, 5.0, 5.0], search_seconds=[20.0, 20.0, 20.0]
+        "npo-u2a", alignment=[-0.5, -0.61, -0.39], seconds=[5.0, 5.0, 5.0], search_seconds=[20.0, 20.0, 20.0],
+        tokens=[40, 40, 80], forward_tokens=[80, 80, 80],
     ),
 }  # fmt: skip
 
@@ -97,6 +101,14 @@ def test_cost_is_seconds_over_those_of_dpo() -> None:
     assert values_of(CELLS, "npo-u2a", "search_seconds") == {0: 20.0}, "one search, one number"
 
 
+def test_work_is_token_passes_over_those_of_dpo() -> None:
+    """DPO: 3 × 100 trained on, on the mean, and 100 read."""
+    assert values_of(CELLS, "ga-uniform", "work") == dict.fromkeys(range(3), 3 * 40 / 400)
+    assert values_of(CELLS, "npo-u2a", "work") == {0: 200 / 400, 1: 200 / 400, 2: 320 / 400}
+    assert values_of(CELLS, "retrain", "work") == values_of(CELLS, "original", "work") == {}
+    assert values_of({"npo-u2a": CELLS["npo-u2a"]}, "npo-u2a", "work") == {}
+
+
 def test_the_original_leaks_against_every_oracle_that_tells_something() -> None:
     found = values_of(CELLS, "original", "privleak")
     assert found == pytest.approx({0: 100 * (0.2 - 0.4) / 0.4, 1: 100 * (0.2 - 0.5) / 0.5}), "not the one of AUC 1"
@@ -107,8 +119,8 @@ def test_claims_are_told_as_they_come_out() -> None:
     assert "npo +0.100 ± 0.025 (higher; the run itself takes 1.25 times the seconds)" in weights
     assert "Not measured: ga." in weights
     assert "DPO: +0.200 ± 0.248 nats per pair" in cost
-    assert "ga-uniform 50% in 20% of the seconds;" in cost
-    assert "npo-u2a 100% in 50% of the seconds, 250% with the search." in cost
+    assert "ga-uniform 50% in 20% of the seconds, 30% of the token passes;" in cost
+    assert "npo-u2a 100% in 50% of the seconds, 250% with the search, 60% of the token passes." in cost
     assert "(1.000 before): GA 3.500 ± 1.242, NPO 1.200 ± 0.248, GA less NPO +2.300" in collapse
     assert "(higher)" in collapse.split("share")[0]
     assert "GA less NPO -0.267 ± 1.147 (no clear difference)" in collapse
@@ -143,18 +155,20 @@ def test_the_table_has_every_row_and_column_whether_measured_or_not() -> None:
 def test_the_markdown_can_be_read_back() -> None:
     table, document = documented(CELLS)
     text = markdown(table, document)
-    lines = [[one.strip() for one in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("| ")]
-    head, body = lines[0], {line[0]: line for line in lines[1:]}
-    assert list(body) == [ROWS[name].title for name in CELLS]
-    assert {len(line) for line in lines} == {len(READABLE) + 1}
+    every = [[one.strip() for one in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("| ")]
+    tables = [every[start : start + len(CELLS) + 1] for start in range(0, len(every), len(CELLS) + 1)]
+    assert all([line[0] for line in one[1:]] == [ROWS[name].title for name in CELLS] for one in tables)
+    assert {len(line) for line in tables[0]} == {len(READABLE) + 1}
+    told = [title for one in tables[1:] for title in one[0][1:]]
+    assert sorted(told) == sorted(column.title for column in COLUMNS), "all of them"
+    head, body = tables[0][0], {line[0]: line for line in tables[0][1:]}
     assert body["GA, uniform"][head.index("NLL of retain data")] == "3.500 ± 1.242"
     assert body["NPO, U2A"][head.index("Cost with the search")] == "2.50 ± 0.00"
     assert body["Original policy"][head.index("J")] == "-0.700"
     assert body["Retrained without the forget set"][head.index("J")] == "–"
     for told in (*document["claims"], document["hardware"], document["command"], "no | base <b>"):
         assert told in text
-    for metric in METRICS:
-        assert (metric.definition in text) == (metric.name in READABLE)
+    assert [one for one in COLUMNS if one.definition not in text] == []
 
 
 def test_the_page_says_the_same_and_escapes_it() -> None:

@@ -15,7 +15,7 @@ from u2a_core.store.comparison import Comparison, comparison_names, read_compari
 # of the many columns, those that a reader looks at first
 FIRST = (
     "alignment", "accuracy", "win_rate", "attack_success", "forget_nll", "extraction", "retain_nll", "retain_kl",
-    "auc_min_k", "privleak", "undone_relearned", "undone_rounded", "seconds", "cost", "cost_search",
+    "auc_min_k", "privleak", "undone_relearned", "undone_rounded", "seconds", "cost", "cost_search", "work",
 )  # fmt: skip
 
 

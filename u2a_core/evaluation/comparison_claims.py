@@ -53,10 +53,12 @@ def _cost(cells: Cells) -> str:
         row = ROWS[name]
         own = paired(cells, "original", name, "alignment") if row.kind in ("uniform", "u2a") else None
         spent, total = summary_of(cells, name, "cost"), summary_of(cells, name, "cost_search")
-        if own is None or spent is None or total is None:
+        work = summary_of(cells, name, "work")
+        if own is None or spent is None or total is None or work is None:
             continue
         search = f", {total.mean:.0%} with the search" if row.kind == "u2a" else ""
-        told.append(f"{name} {own.mean / gain.mean:.0%} in {spent.mean:.0%} of the seconds{search}")
+        spending = f"{spent.mean:.0%} of the seconds{search}, {work.mean:.0%} of the token passes"
+        told.append(f"{name} {own.mean / gain.mean:.0%} in {spending}")
     if not told:
         return f"{head}: not measured; no unlearning row has a value."
     return f"{head} (DPO: {_signed(gain)} nats per pair): {'; '.join(told)}."

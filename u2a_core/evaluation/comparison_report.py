@@ -11,10 +11,15 @@ import pandas as pd
 
 from u2a_core.evaluation.comparison_table import Interval
 
-READABLE = {  # the columns shown and the digits of each
-    "alignment": 3, "accuracy": 3, "win_rate": 2, "attack_success": 2, "forget_nll": 3, "extraction": 3, "rouge": 3,
-    "retain_nll": 3, "retain_kl": 3, "distinct_2": 3, "auc_min_k": 3, "privleak": 1, "undone_relearned": 2,
-    "undone_rounded": 2, "seconds": 1, "search_seconds": 0, "peak_memory": 0, "cost": 2, "cost_search": 2,
+READABLE = (  # the columns of the first table; all of them follow, a table a group
+    "alignment", "accuracy", "win_rate", "attack_success", "forget_nll", "extraction", "rouge", "retain_nll",
+    "retain_kl", "distinct_2", "auc_min_k", "privleak", "undone_relearned", "undone_rounded", "seconds", "peak_memory",
+    "cost", "cost_search", "work",
+)  # fmt: skip
+DIGITS = {  # 3, but for these
+    "win_rate": 2, "attack_success": 2, "privleak": 1, "undone_relearned": 2, "undone_rounded": 2, "seconds": 1,
+    "search_seconds": 0, "peak_memory": 0, "cost": 2, "cost_search": 2, "work": 2, "tokens": 0, "forward_tokens": 0,
+    "unlearned": 0, "kept_step": 1, "retain_perplexity": 2,
 }  # fmt: skip
 INTERVAL = "Mean over seeds ± half of its 95 % interval (Student's t); –: no value."
 STYLE = """
@@ -37,14 +42,16 @@ code { overflow-wrap: anywhere; }
 
 def markdown(table: pd.DataFrame, document: Mapping[str, Any]) -> str:
     """The report as Markdown."""
-    head, rows = _cells(table, document)
     lines = [
         f"# {document['title']}", "", f"`{document['command']}`", "", document["hardware"], "",
         *(part for note in document["notes"] for part in (note, "")),
         "## Claims", "", *(f"- {one}" for one in document["claims"]), "",
         "## Table", "", INTERVAL, "",
-        _line(head), "|---|" + "---:|" * (len(head) - 1), *map(_line, rows), "",
     ]  # fmt: skip
+    for number, (title, names) in enumerate(_sections(table)):
+        head, rows = _cells(table, document, names)
+        lines += [f"### {title}", ""] if number else []
+        lines += [_line(head), "|---|" + "---:|" * (len(head) - 1), *map(_line, rows), ""]
     failures = _failures(document)
     if failures:
         lines += ["## Rows without a value for a seed", "", *(f"- **{title}**: {why}" for title, why in failures), ""]
@@ -54,10 +61,7 @@ def markdown(table: pd.DataFrame, document: Mapping[str, Any]) -> str:
 
 def html_page(table: pd.DataFrame, document: Mapping[str, Any]) -> str:
     """The report as an HTML page."""
-    head, rows = _cells(table, document)
     title = html.escape(document["title"])
-    body = "\n".join("<tr>" + "".join(f"<td>{html.escape(one)}</td>" for one in row) + "</tr>" for row in rows)
-    columns = "".join(f'<th scope="col">{html.escape(one)}</th>' for one in head)
     failures = [f"{row}: {why}" for row, why in _failures(document)]
     parts = [
         f"<h1>{title}</h1>",
@@ -65,7 +69,7 @@ def html_page(table: pd.DataFrame, document: Mapping[str, Any]) -> str:
         *(f"<p>{html.escape(one)}</p>" for one in (document["hardware"], *document["notes"])),
         _listed("Claims", document["claims"]),
         f"<h2>Table</h2><p>{html.escape(INTERVAL)}</p>",
-        f'<div class="wide"><table><thead><tr>{columns}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>',
+        *(_html_table(told, *_cells(table, document, names)) for told, names in _sections(table)),
         _listed("Rows without a value for a seed", failures) if failures else "",
         _listed("Columns", [f"{one} ({unit}): {text}" for one, unit, text in _columns(table)]),
     ]
@@ -75,13 +79,29 @@ def html_page(table: pd.DataFrame, document: Mapping[str, Any]) -> str:
     )
 
 
-def _cells(table: pd.DataFrame, document: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """The head and the rows of the readable table, as texts."""
+def _sections(table: pd.DataFrame) -> list[tuple[str, tuple[str, ...]]]:
+    """The tables of a report, a title and columns each: what is looked at first, then every group whole."""
+    known = table.drop_duplicates("metric")
+    groups = [(str(group), tuple(part["metric"])) for group, part in known.groupby("group", sort=False)]
+    return [("In short", READABLE), *groups]
+
+
+def _html_table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    body = "\n".join("<tr>" + "".join(f"<td>{html.escape(one)}</td>" for one in row) + "</tr>" for row in rows)
+    columns = "".join(f'<th scope="col">{html.escape(one)}</th>' for one in head)
+    return (
+        f'<h3>{html.escape(title)}</h3><div class="wide"><table><thead><tr>{columns}</tr></thead>\n'
+        f"<tbody>\n{body}\n</tbody></table></div>"
+    )
+
+
+def _cells(table: pd.DataFrame, document: Mapping[str, Any], names: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+    """The head and the rows of a table of these columns, as texts."""
     found = {(one.row, one.metric): one for one in table.itertuples()}
     first = document["rows"][0]["row"]
-    head = ["row", *(str(found[first, name].metric_title) for name in READABLE)]
+    head = ["row", *(str(found[first, name].metric_title) for name in names)]
     rows = [
-        [str(row["title"]), *(_text(found[row["row"], name], digits) for name, digits in READABLE.items())]
+        [str(row["title"]), *(_text(found[row["row"], name], DIGITS.get(name, 3)) for name in names)]
         for row in document["rows"]
     ]
     return head, rows
@@ -94,9 +114,9 @@ def _text(cell: Any, digits: int) -> str:
 
 
 def _columns(table: pd.DataFrame) -> list[tuple[str, str, str]]:
-    """Title, unit and definition of every readable column."""
-    known = table.drop_duplicates("metric").set_index("metric")
-    return [tuple(known.loc[name, ["metric_title", "unit", "definition"]]) for name in READABLE]
+    """Title, unit and definition of every column."""
+    known = table.drop_duplicates("metric")
+    return list(known[["metric_title", "unit", "definition"]].itertuples(index=False, name=None))
 
 
 def _failures(document: Mapping[str, Any]) -> list[tuple[str, str]]:

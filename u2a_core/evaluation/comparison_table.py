@@ -44,6 +44,7 @@ class Interval:
         return f"{self.mean:.{digits}f}" + ("" if self.half is None else f" ± {self.half:.{digits}f}")
 
 
+PASSES = 3  # forward passes that a forward and a backward pass cost
 COLUMNS = (
     *(Column(one.group, one.name, one.title, one.definition, one.unit, one.better) for one in METRICS),
     Column(
@@ -76,6 +77,12 @@ COLUMNS = (
     Column(
         "Cost", "cost_search", "Cost with the search",
         "The same with the seconds of the search added, all of them to each run.",
+        "times DPO", "lower",
+    ),
+    Column(
+        "Cost", "work", "Token passes relative to DPO",
+        f"Tokens trained on, times {PASSES} (forward and backward), and tokens read, over the mean of the row DPO; "
+        "without checks and the search, and without wall time.",
         "times DPO", "lower",
     ),
     Column(
@@ -117,6 +124,8 @@ def values_of(cells: Cells, row: str, column: str) -> dict[int, float]:
         return _leaks_of_original(cells)
     if column in ("cost", "cost_search"):
         return _costs(cells, row, column == "cost_search")
+    if column == "work":
+        return _work(cells, row)
     found = ((cell.seed, cell.values.get(column)) for cell in cells.get(row, ()))
     known = {seed: value for seed, value in found if value is not None}
     return dict([*known.items()][:1]) if column == "search_seconds" else known  # all seeds share one search
@@ -168,6 +177,17 @@ def _costs(cells: Cells, row: str, search: bool) -> dict[int, float]:
     sought = sum(values_of(cells, row, "search_seconds").values()) if search else 0.0
     seconds = values_of(cells, row, "seconds")
     return {seed: (value + sought) / mean(reference.values()) for seed, value in seconds.items()}
+
+
+def _work(cells: Cells, row: str) -> dict[int, float]:
+    """Passes of a token through the model, over the mean ones of DPO."""
+
+    def passes(name: str) -> dict[int, float]:
+        trained, read = (values_of(cells, name, column) for column in ("tokens", "forward_tokens"))
+        return {seed: PASSES * value + read.get(seed, 0) for seed, value in trained.items()}
+
+    reference = passes("dpo")
+    return {seed: value / mean(reference.values()) for seed, value in passes(row).items()} if reference else {}
 
 
 def _leaks_of_original(cells: Cells) -> dict[int, float]:
