@@ -1,6 +1,6 @@
 """One screenshot of every page of the studio, on the embedded demo with a forget set, a selection and a short run.
 
-.venv/bin/python docs/screenshots.py [--out docs/screenshots] [--chromium /usr/bin/chromium]   (five minutes or more)
+.venv/bin/python docs/screenshots.py [--out docs/screenshots] [--only NAME …] [--chromium PATH]   (five minutes or more)
 
 Everything is computed in a temporary folder, but for the comparison of all methods: that of
 docs/results/headline-demo.md is photographed where it was made, and its picture is left as it is elsewhere. The
@@ -62,6 +62,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "screenshots")
     parser.add_argument("--chromium", default="/usr/bin/chromium")
+    parser.add_argument("--only", nargs="+", help="names of pictures; the others are left as they are")
     asked = parser.parse_args()
     asked.out.mkdir(parents=True, exist_ok=True)
     compared = comparison_folder(open_bundle("demo"), COMPARISON)
@@ -76,6 +77,7 @@ def main() -> None:
         with serving(Path(folder)) as studio:
             browser = playwright.chromium.launch(executable_path=asked.chromium, args=[*FLAGS])
             shots = [(name, False) for name in PAGES] + [(name, True) for name in DARK]
+            shots = [one for one in shots if not asked.only or one[0] in asked.only]
             missed = [name for name, dark in shots if not photographed(browser, studio, name, address, dark, asked.out)]
             browser.close()
     if missed:

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,18 @@ import pandas as pd
 import pytest
 
 from u2a_core.figures.palette import ink
-from u2a_core.figures.pareto import LARGEST, SMALLEST, ParetoPoint, diameter, front, pareto_figure, pareto_points
+from u2a_core.figures.pareto import (
+    LARGEST,
+    SMALLEST,
+    ParetoPoint,
+    Window,
+    diameter,
+    frame_of,
+    front,
+    pareto_figure,
+    pareto_points,
+    spread,
+)
 from u2a_core.store.comparison import Comparison
 
 ROWS = {  # kind; mean and half of J and of the retain NLL; seconds, seconds of the search, cost with it
@@ -81,11 +93,62 @@ def test_the_figure_has_these_points_with_their_symbols_sizes_and_bars() -> None
 
 
 def test_titles_are_escaped_and_hover_tells_the_numbers() -> None:
-    trace = traces(pareto_figure(pareto_points(comparison())))["uniform weights"]
-    assert trace.text[0] == "GA &lt; &#36;x&#36;"
+    figure = pareto_figure(pareto_points(comparison()))
+    trace = traces(figure)["uniform weights"]
+    assert "GA &lt; &#36;x&#36;" in [one.text for one in figure.layout.annotations]
     assert "J +0.1" in trace.hovertext[0]
     assert "± 0.03 nats per pair" in trace.hovertext[0]
     assert "0.25 times DPO" in trace.hovertext[0]
+
+
+def test_every_name_stands_in_the_margin_with_a_line_to_its_mark() -> None:
+    figure = pareto_figure(pareto_points(comparison()))
+    found = {one.text: one for one in figure.layout.annotations}
+    assert list(found) == ["DPO", "GA-U2A", "GA &lt; &#36;x&#36;", "ORIGINAL"], "from the best gain down"
+    assert (found["DPO"].x, found["DPO"].y) == (pytest.approx(0.2), pytest.approx(0.3))
+    assert {one.ax for one in found.values()} == {figure.layout.xaxis.range[1]}
+    heights = [one.ay for one in found.values()]
+    assert all(above > below for above, below in pairwise(heights))
+
+
+def test_a_row_far_from_all_others_does_not_squeeze_them() -> None:
+    near = [point(str(place), 0.1 + 0.01 * place, 0.02 * place) for place in range(5)]
+    far = replace(point("far < $y$", 0.4, 2.0), gain_half=0.5)
+    window = frame_of([*near, far])
+    assert window.left < 0 < 0.08 < window.right < 0.1
+    assert window.low < 0.1 < 0.14 < window.high < 0.16
+    assert not window.holds(far)
+    figure = pareto_figure([*near, far])
+    assert list(figure.layout.xaxis.range) == [window.left, window.right]
+    told = "Beyond the frame: far &lt; &#36;y&#36; (J +0.4"
+    assert told in figure.layout.title.subtitle.text
+    assert len(figure.layout.annotations) == 5
+    assert "Beyond" not in pareto_figure(near).layout.title.subtitle.text
+
+
+def test_the_frame_holds_intervals_and_a_single_point() -> None:
+    wide = replace(point("wide", 0.1, 0.0), gain_half=0.2, loss_half=0.3)
+    window = frame_of([wide, point("other", 0.1, 0.1)])
+    assert window.left < -0.3 < 0.3 < window.right
+    assert window.low < -0.1 < 0.3 < window.high
+    alone = frame_of([point("one", 0.5, 0.5)])
+    assert alone == Window(0.4, 0.6, 0.4, 0.6)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found"),
+    [
+        ([0.9, 0.5, 0.1], [0.9, 0.5, 0.1]),
+        ([0.5, 0.5, 0.5], [0.5, 0.3, 0.1]),
+        ([0.1, 0.1, 0.1], [0.4, 0.2, 0.0]),
+        ([2.0, 1.0], [1.0, 0.8]),
+        ([0.5], [0.5]),
+        ([], []),
+        ([0.5] * 11, [1 - place / 10 for place in range(11)]),
+    ],
+)
+def test_names_are_spread_no_further_than_they_must(wanted: list[float], found: list[float]) -> None:
+    assert spread(wanted, 0.2, 0.0, 1.0) == pytest.approx(found)
 
 
 def test_the_front_holds_what_no_other_beats() -> None:

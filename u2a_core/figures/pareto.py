@@ -1,7 +1,8 @@
 """What alignment costs in utility: every row of a comparison by its gain of J and its rise of the retain NLL.
 
 The area of a mark tells the seconds, the symbol (and the colour) how the row was made; bars are 95 % intervals over
-seeds. The dashed line joins the rows that no other one beats in both.
+seeds. The dashed line joins the rows that no other one beats in both. Names stand in the margin, a line to each mark;
+a row far from all others is named above the frame instead of squeezing it.
 """
 
 import html
@@ -10,13 +11,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import plotly.graph_objects as go
 
 from u2a_core.figures.excerpt import signed
 from u2a_core.figures.palette import Ink, PaletteName, ThemeName, empty_figure, frame, headline, ink
 from u2a_core.store.comparison import Comparison
 
-SMALLEST, LARGEST = 8.0, 40.0  # diameter of a mark, pixels
+SMALLEST, LARGEST = 8.0, 34.0  # diameter of a mark, pixels
+HEIGHT, TOP, BOTTOM, LINE = 600, 146, 62, 17  # of the figure, its margins and a name, pixels
+FAR = 3.0  # interquartile ranges beyond the quartiles (Tukey's far out)
 HOW_TO_READ = (
     "Upwards: J on pa_test rose more, better aligned. To the right: retain data became less likely, utility was lost. "
     "The area of a mark is its seconds, the search of U2A weights included; bars are 95 % intervals over seeds."
@@ -27,6 +31,20 @@ KINDS = {  # of rows: what they are called in the legend, and their symbol
     "baseline": ("baseline", "square"),
     "original": ("original policy", "cross"),
 }
+
+
+@dataclass(frozen=True)
+class Window:
+    """What is drawn: losses from `left` to `right`, gains from `low` to `high`."""
+
+    left: float
+    right: float
+    low: float
+    high: float
+
+    def holds(self, one: "ParetoPoint") -> bool:
+        """Whether the point lies inside."""
+        return self.left <= one.loss <= self.right and self.low <= one.gain <= self.high
 
 
 @dataclass(frozen=True)
@@ -90,6 +108,7 @@ def pareto_figure(
     most = max((one.seconds for one in points if one.seconds is not None), default=0.0)
     best = front(points)
     dashed = {"color": colours.muted, "width": 1.4, "dash": "dash"}
+    window = frame_of(points)
     traces: list[dict[str, Any]] = [
         {"x": [one.loss for one in best], "y": [one.gain for one in best], "mode": "lines", "line": dashed,
          "name": "not beaten in both", "hoverinfo": "skip"}
@@ -103,24 +122,59 @@ def pareto_figure(
                 "opacity": 0.85,
                 "line": {"width": 1, "color": colours.paper},
             }
-            traces.append(_marks(members, name, style, most, colours))
-    return go.Figure([go.Scatter(**one) for one in traces], _layout(colours))
+            traces.append(_marks(members, name, style, most))
+    return go.Figure([go.Scatter(**one) for one in traces], _layout(points, window, colours))
 
 
-def _marks(
-    members: Sequence[ParetoPoint], name: str, style: dict[str, Any], most: float, colours: Ink
-) -> dict[str, Any]:
+def frame_of(points: Sequence[ParetoPoint]) -> Window:
+    """The ranges of losses and gains that hold the intervals of all points but those far out."""
+    losses, gains = ([getattr(one, name) for one in points] for name in ("loss", "gain"))
+    fences = [_fences(values) for values in (losses, gains)]
+    near = [
+        one for one, *place in zip(points, losses, gains, strict=True)
+        if all(low <= value <= high for value, (low, high) in zip(place, fences, strict=True))
+    ] or points  # fmt: skip
+    across = _reach([(one.loss, one.loss_half) for one in near])
+    return Window(*across, *_reach([(one.gain, one.gain_half) for one in near]))
+
+
+def _fences(values: Sequence[float]) -> tuple[float, float]:
+    low, high = np.quantile(values, [0.25, 0.75])
+    return float(low - FAR * (high - low)), float(high + FAR * (high - low))
+
+
+def _reach(values: Sequence[tuple[float, float | None]]) -> tuple[float, float]:
+    """A range with all intervals and some space around them."""
+    least, most = (
+        min(value - (half or 0.0) for value, half in values),
+        max(value + (half or 0.0) for value, half in values),
+    )
+    space = 0.06 * (most - least) or 0.1
+    return least - space, most + space
+
+
+def spread(wanted: Sequence[float], least: float, low: float, high: float) -> list[float]:
+    """Places for falling `wanted` ones, at least `least` apart and as near as that allows, from `high` down to `low`;
+    closer together where there is no room.
+    """
+    least = min(least, (high - low) / max(len(wanted) - 1, 1))
+    found: list[float] = []
+    for value in wanted:
+        found.append(min(value, found[-1] - least if found else high))
+    for place in reversed(range(len(found))):
+        found[place] = max(found[place], found[place + 1] + least if place + 1 < len(found) else low)
+    return found
+
+
+def _marks(members: Sequence[ParetoPoint], name: str, style: dict[str, Any], most: float) -> dict[str, Any]:
     bars = {"type": "data", "color": style["color"], "thickness": 1.2, "width": 4}
     return {
         "x": [one.loss for one in members],
         "y": [one.gain for one in members],
         "error_x": {**bars, "array": [one.loss_half for one in members]},
         "error_y": {**bars, "array": [one.gain_half for one in members]},
-        "mode": "markers+text",
+        "mode": "markers",
         "name": name,
-        "text": [_literal(one.title) for one in members],
-        "textposition": "top center",
-        "textfont": {"size": 11, "color": colours.muted},
         "marker": {**style, "size": [diameter(one.seconds, most) for one in members]},
         "customdata": [one.row for one in members],
         "hovertext": [_told(one) for one in members],
@@ -133,7 +187,21 @@ def diameter(seconds: float | None, most: float) -> float:
     return SMALLEST if not seconds or not most else max(SMALLEST, LARGEST * math.sqrt(seconds / most))
 
 
-def _layout(colours: Ink) -> dict[str, Any]:
+def _names(points: Sequence[ParetoPoint], window: Window, colours: Ink) -> list[dict[str, Any]]:
+    """The names in the right margin, from the best gain down, each with a line to its mark."""
+    drawn = sorted((one for one in points if window.holds(one)), key=lambda one: -one.gain)
+    least = LINE * (window.high - window.low) / (HEIGHT - TOP - BOTTOM)
+    heights = spread([one.gain for one in drawn], least, window.low, window.high)
+    line = {"arrowhead": 0, "arrowwidth": 0.8, "arrowcolor": colours.muted, "showarrow": True, "standoff": 4}
+    font = {"size": 12, "color": colours.text}
+    return [
+        {**line, "x": one.loss, "y": one.gain, "xref": "x", "yref": "y", "axref": "x", "ayref": "y", "ax": window.right,
+         "ay": height, "text": _literal(one.title), "xanchor": "left", "align": "left", "font": font}
+        for one, height in zip(drawn, heights, strict=True)
+    ]  # fmt: skip
+
+
+def _layout(points: Sequence[ParetoPoint], window: Window, colours: Ink) -> dict[str, Any]:
     axis = {
         "gridcolor": colours.grid, "linecolor": colours.grid, "zeroline": True, "zerolinecolor": colours.muted,
         "nticks": 7, "automargin": True,
@@ -142,13 +210,28 @@ def _layout(colours: Ink) -> dict[str, Any]:
         "Up: better aligned. Right: retain data less likely. Area: seconds, the search included.",
         "Bars: 95 % intervals over seeds. Dashed: rows that no other one beats in both.",
     ]
+    beyond = [
+        f"{_literal(one.title)} (J {signed(one.gain)}, retain NLL {signed(one.loss)})"
+        for one in points
+        if not window.holds(one)
+    ]
+    lines += [f"Beyond the frame: {'; '.join(beyond)}."] if beyond else []
     return {
         **frame(colours),
         "title": headline("Alignment gained against utility lost", lines, colours),
-        "height": 560,
-        "margin": {"l": 74, "r": 24, "t": 126, "b": 62},
-        "xaxis": {**axis, "title": {"text": "rise of the NLL of retain data, nats per token", "font": {"size": 13}}},
-        "yaxis": {**axis, "title": {"text": "gain of J on pa_test, nats per pair", "font": {"size": 13}}},
+        "height": HEIGHT,
+        "margin": {"l": 74, "r": 190, "t": TOP, "b": BOTTOM},
+        "annotations": _names(points, window, colours),
+        "xaxis": {
+            **axis,
+            "range": [window.left, window.right],
+            "title": {"text": "rise of the NLL of retain data, nats per token", "font": {"size": 13}},
+        },
+        "yaxis": {
+            **axis,
+            "range": [window.low, window.high],
+            "title": {"text": "gain of J on pa_test, nats per pair", "font": {"size": 13}},
+        },
         "legend": {
             "orientation": "h",
             "x": 0,
