@@ -20,6 +20,7 @@ from u2a_core.demo.sentences import bad_share
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)  # two builds, minutes each; other work on the machine slows them
 def test_built_twice_it_is_the_same(tmp_path: Path) -> None:
     told = []
     for name in ("one", "two"):
