@@ -15,6 +15,7 @@ from streamlit.testing.v1 import AppTest
 from u2a_core.bundle import Bundle, open_bundle
 from u2a_core.commands.comparing import compare
 from u2a_core.commands.six_ways import muse
+from u2a_core.dashboard import headline_view
 from u2a_core.dashboard.headline_view import readable
 from u2a_core.evaluation.comparison_rows import ROWS
 from u2a_core.evaluation.comparison_table import COLUMNS
@@ -79,8 +80,15 @@ def said(page: AppTest) -> str:
     ],
 )
 def test_what_is_not_there_is_offered_as_a_job(
-    opened, started: list[list[str]], view: str, words: str, command: Command, label: str
+    opened,
+    started: list[list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+    view: str,
+    words: str,
+    command: Command,
+    label: str,
 ) -> None:
+    monkeypatch.setattr(headline_view, "comparison_names", lambda _bundle: [])  # the demo has one
     page = opened(compare_view=view)
     assert words in said(page)
     next(one for one in page.button if one.label == label).click().run()
@@ -89,6 +97,14 @@ def test_what_is_not_there_is_offered_as_a_job(
     understood = command.make_context(command.name, list(argv[1:]))
     assert argv[0] == command.name
     assert understood.params["bundle"] == "demo"
+
+
+def test_a_fresh_install_shows_the_comparison_that_came_with_the_demo(opened) -> None:
+    page = opened(compare_view="All methods")
+    assert not page.exception
+    assert len(page.get("plotly_chart")) == 1
+    assert len(page.dataframe[0].value) == 18
+    assert any(one.value.startswith("u2a compare demo --name headline ") for one in page.code)
 
 
 def test_the_headline_table_is_drawn_and_told(opened, bundle: Bundle) -> None:

@@ -1,6 +1,7 @@
 """The bundle that ships: made by the recipe of this version, small enough, read-only, and showing what it is for."""
 
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -23,6 +24,7 @@ from u2a_core.demo.recipe import RECIPE
 from u2a_core.errors import BundleError
 from u2a_core.influence.what_if_bundle import BundleWhatIf
 from u2a_core.models.loading import load_tokenizer
+from u2a_core.store.comparison import read_comparison
 from u2a_core.store.scores import read_scores
 from u2a_core.store.sketches import sketches_metadata
 from u2a_core.store.trust import trust_for, trust_told
@@ -212,6 +214,17 @@ def test_results_of_an_installed_package_go_to_the_home_folder(tmp_path: Path, m
     monkeypatch.setattr(bundles, "__file__", str(tmp_path / "site-packages" / "u2a_core" / "bundle.py"))
     monkeypatch.setenv("HOME", str(tmp_path))
     assert bundles.demo_results() == tmp_path / ".cache" / "u2a" / "demo"
+
+
+def test_the_comparison_that_ships_with_it_is_the_published_one(demo: Bundle) -> None:
+    found = read_comparison(demo, "headline")
+    published = (Path(__file__).parents[2] / "docs" / "results" / "headline-demo.md").read_text(encoding="utf-8")
+    assert f"`{found.document['command']}`" in published
+    measured = found.column("alignment")
+    assert len(measured) == 18
+    for _, row in measured.iterrows():
+        half = "" if math.isnan(row["half"]) else f" ± {row['half']:.3f}"
+        assert f"| {row['title']} | {row['mean']:.3f}{half} |" in published
 
 
 def test_the_policy_is_about_a_million_parameters() -> None:

@@ -71,14 +71,14 @@ def test_a_table_is_read_back(bundle: Bundle) -> None:
     assert (cell["mean"], list(cell["values"]), list(cell["seeds"])) == (-0.5, [-0.5], [0])
     assert math.isnan(cell["half"])
     assert ((folder / "table.md").read_text(), (folder / "table.html").read_text()) == ("# md", "<p>")
-    assert comparison_names(bundle) == ["one"]
+    assert comparison_names(bundle) == ["headline", "one"], "the first came with the bundle"
     with pytest.raises(BundleError, match="no column 'margin'"):
         found.column("margin")
 
 
 def test_what_is_not_there_or_not_finished_is_told(bundle: Bundle) -> None:
     with pytest.raises(
-        BundleError, match=r"no comparison called 'two' \(there are: none\).*u2a compare demo --name two"
+        BundleError, match=r"no comparison called 'two' \(there are: headline\).*u2a compare demo --name two"
     ):
         read_comparison(bundle, "two")
     with pytest.raises(BundleError, match="cannot be a folder name"):
@@ -88,6 +88,16 @@ def test_what_is_not_there_or_not_finished_is_told(bundle: Bundle) -> None:
     write_cell(folder, Cell("dpo", 0, {}))
     with pytest.raises(BundleError, match=r"not finished: 1 of its cells are done\. Go on with"):
         read_comparison(bundle, "one")
+
+
+def test_ones_own_comparison_goes_before_the_shipped_one(bundle: Bundle) -> None:
+    assert read_comparison(bundle, "headline").folder == bundle.path / "comparisons" / "headline"
+    folder = written(bundle, "headline")
+    assert read_comparison(bundle, "headline").folder == folder
+    assert comparison_names(bundle) == ["headline"]
+    (folder / "table.parquet").unlink()
+    with pytest.raises(BundleError, match="not finished: 0 of its cells"):
+        read_comparison(bundle, "headline")
 
 
 def test_a_table_of_another_state_or_version_or_a_damaged_one_is_refused(bundle: Bundle) -> None:

@@ -83,15 +83,19 @@ def comparison_folder(bundle: Bundle, name: str) -> Path:
 
 
 def comparison_names(bundle: Bundle) -> list[str]:
-    """The names of all comparisons, finished or not, sorted."""
-    return sorted(path.parent.name for path in (bundle.results / "comparisons").glob("*/spec.json"))
+    """The names of all comparisons, finished or not, made here or shipped with the bundle, sorted."""
+    folders = (bundle.results, bundle.path)
+    return sorted({path.parent.name for folder in folders for path in folder.glob("comparisons/*/spec.json")})
 
 
 def read_comparison(bundle: Bundle, name: str) -> Comparison:
-    """The finished comparison called `name`; `BundleError` where there is none, where it is unfinished or damaged, or
-    of another state of the bundle.
+    """The finished comparison called `name`, one's own before one that came with the bundle; `BundleError` where there
+    is none, where it is unfinished or damaged, or of another state of the bundle.
     """
     folder = comparison_folder(bundle, name)
+    shipped = bundle.path / "comparisons" / name
+    if not (folder / "spec.json").is_file() and (shipped / "spec.json").is_file():
+        folder = shipped
     command = f"`u2a compare {bundle.reference} --name {name}`"
     path = folder / "table.parquet"
     if not (folder / "spec.json").is_file():
