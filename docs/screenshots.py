@@ -2,14 +2,12 @@
 
 .venv/bin/python docs/screenshots.py [--out docs/screenshots] [--only NAME …] [--chromium PATH]   (five minutes or more)
 
-Everything is computed in a temporary folder, but for the comparison of all methods: that of
-docs/results/headline-demo.md is photographed where it was made, and its picture is left as it is elsewhere. The
+Everything is computed in a temporary folder, but for the comparison of all methods, which came with the demo. The
 pictures are 1280 × 800, light; the map is also there in dark.
 """
 
 import argparse
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -25,7 +23,6 @@ from playwright.sync_api import Browser, Error, Page, sync_playwright
 
 from u2a_core.bundle import open_bundle
 from u2a_core.store import forget_commands
-from u2a_core.store.comparison import comparison_folder
 from u2a_core.store.forget_log import ForgetLog
 from u2a_core.store.selections import Selection, save
 
@@ -44,9 +41,9 @@ PAGES = {  # name of the picture: page and what its address says beside the sele
     "forget_set": ("forget_set", {}),
     "unlearn": ("unlearn", {"unlearn_view": "Runs"}),
     "compare": ("compare", {}),
+    "compare-methods": ("compare", {"compare_view": "All methods"}),
     "method": ("method", {"step": "5"}),
 }
-COMPARISON, METHODS = "headline", "compare-methods"
 DARK = ("influence",)
 DRAWN = """() => {
   const app = document.querySelector('[data-testid=stApp]')
@@ -65,13 +62,9 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", help="names of pictures; the others are left as they are")
     asked = parser.parse_args()
     asked.out.mkdir(parents=True, exist_ok=True)
-    compared = comparison_folder(open_bundle("demo"), COMPARISON)
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         os.environ["U2A_CACHE"] = str(Path(folder) / "cache")
         address = curated()
-        if (compared / "table.parquet").exists():
-            shutil.copytree(compared, comparison_folder(open_bundle("demo"), COMPARISON))
-            PAGES[METHODS] = ("compare", {"compare_view": "All methods"})
         for command in UNLEARNING:
             subprocess.run([*U2A, *command], check=True)  # noqa: S603 - our own
         with serving(Path(folder)) as studio:
