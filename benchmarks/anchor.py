@@ -13,7 +13,9 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 from u2a_core.bundle import open_bundle
@@ -23,11 +25,23 @@ from u2a_core.objectives.config import ObjectiveConfig
 from u2a_core.unlearning.config import UnlearnConfig
 from u2a_core.unlearning.material import Material
 
+RESAMPLES = 1000
 BASE = UnlearnConfig(parameters="full", optimizer="sgd", clip=0.0, deterministic=True, monitor=32)
-RUNS = (  # retention, α, steps, step size: the larger α, the smaller the step that is still stable
-    ("nll", 1.0, 6, 0.2), ("nll", 4.0, 8, 0.1), ("nll", 8.0, 10, 0.06), ("nll", 16.0, 12, 0.04),
-    ("nll", 32.0, 16, 0.02), ("kl", 4.0, 12, 0.1), ("kl", 16.0, 16, 0.04),
-)  # fmt: skip
+RUNS = (  # retention, α, steps, step size (the larger α, the smaller the stable ones), candidates, retain examples
+    ("nll", 1.0, 6, 0.2, 80, 40),
+    ("nll", 4.0, 8, 0.1, 80, 40),
+    ("nll", 8.0, 10, 0.06, 80, 40),
+    ("nll", 16.0, 12, 0.04, 80, 40),
+    ("nll", 32.0, 16, 0.02, 80, 40),
+    ("kl", 4.0, 12, 0.1, 80, 40),
+    ("kl", 16.0, 16, 0.04, 80, 40),
+    ("nll", 1.0, 6, 0.2, 400, 100),
+    ("nll", 16.0, 16, 0.04, 400, 100),
+)
+
+
+def _rho(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+    return float(spearmanr(one, other)[0])
 
 
 def main() -> None:
@@ -35,8 +49,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="first_order and implicit against unrolled, by the anchor's weight.")
     parser.add_argument("bundle")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--sample", type=int, default=80)
-    parser.add_argument("--retain-sample", type=int, default=40)
     parser.add_argument("--pairs", type=int, default=150)
     asked = parser.parse_args()
     bundle = open_bundle(asked.bundle)
@@ -46,27 +58,39 @@ def main() -> None:
         f"`python {' '.join(sys.argv)}`",
         "",
         f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}, {os.cpu_count()} cores, {platform.machine()}, torch "
-        f"{torch.__version__}, float32. GA, full batches of {asked.sample} candidates and {asked.retain_sample} retain "
-        f"examples, plain gradient steps over every parameter, J over {asked.pairs} pairs of `pa_train`. Spearman's ρ "
-        "with the `unrolled` derivative, over the candidates.",
+        f"{torch.__version__}, float32. GA, full batches, plain gradient steps over every parameter, J over "
+        f"{asked.pairs} pairs of `pa_train`. Spearman's ρ with the `unrolled` derivative, over the candidates; the "
+        "difference with its 95 % bootstrap interval.",
         "",
-        "| anchor | α | steps | step size | J gain | `first_order` | `implicit` |",
-        "|---|---:|---:|---:|---:|---:|---:|",
+        "| candidates | retain examples | anchor | α | steps | step size | J gain | `first_order` | `implicit` | "
+        "`implicit` less `first_order` |",
+        "|---:|---:|---|---:|---:|---:|---:|---:|---:|---|",
     ]
-    for retention, alpha, steps, rate in RUNS:
+    for retention, alpha, steps, rate, sample, retain in RUNS:
         objective = ObjectiveConfig("ga", retention=retention, alpha=alpha)
         inner = replace(
-            BASE, objective=objective, retain_sample=asked.retain_sample, steps=steps, learning_rate=rate,
+            BASE, objective=objective, retain_sample=retain, steps=steps, learning_rate=rate,
             check_every=steps,
         )  # fmt: skip
         material = Material(bundle, inner, show=False)
-        ids = random.Random("anchor").sample(material.ids, asked.sample)  # noqa: S311 - a sample, not a secret
+        ids = random.Random("anchor").sample(material.ids, sample)  # noqa: S311 - a sample, not a secret
         predictor = Predictor(material, ids, material.pairs("pa_train")[: asked.pairs], show=False)
         truth = predictor.unrolled()
+        first, curved = predictor.first_order().derivative, predictor.implicit(ImplicitConfig(alpha=alpha)).derivative
         cells = [f"{truth.offset + truth.derivative.sum():+.3f}"]
-        for found in (predictor.first_order(), predictor.implicit(ImplicitConfig(alpha=alpha))):
-            cells.append(f"{spearmanr(found.derivative, truth.derivative)[0]:.2f}")
-        lines.append(f"| {retention.upper()} | {alpha:g} | {steps} | {rate:g} | " + " | ".join(cells) + " |")
+        cells += [f"{_rho(one, truth.derivative):.2f}" for one in (first, curved)]
+        drawn = np.random.default_rng(0).integers(0, sample, (RESAMPLES, sample))
+        gaps = [
+            _rho(curved[rows], truth.derivative[rows]) - _rho(first[rows], truth.derivative[rows]) for rows in drawn
+        ]
+        low, high = np.quantile(gaps, (0.025, 0.975))
+        gap = _rho(curved, truth.derivative) - _rho(first, truth.derivative)
+        cells.append(f"{gap:+.2f} [{low:+.2f}, {high:+.2f}]")
+        lines.append(
+            f"| {sample} | {retain} | {retention.upper()} | {alpha:g} | {steps} | {rate:g} | "
+            + " | ".join(cells)
+            + " |"
+        )
         print(lines[-1], flush=True)
         asked.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
