@@ -16,7 +16,7 @@ from u2a_core.bundle import Bundle, open_bundle
 from u2a_core.commands.comparing import compare
 from u2a_core.commands.six_ways import muse
 from u2a_core.dashboard import headline_view
-from u2a_core.dashboard.headline_view import readable
+from u2a_core.evaluation.comparison_report import readable, sections
 from u2a_core.evaluation.comparison_rows import ROWS
 from u2a_core.evaluation.comparison_table import COLUMNS
 from u2a_core.store.comparison import comparison_folder, working, write_comparison
@@ -60,8 +60,8 @@ def write(bundle: Bundle, **document: Any) -> None:
         {"row": one, "title": ROWS[one].title, "kind": ROWS[one].kind, "objective": None, "note": None} for one in SHOWN
     ]
     known = {
-        "bundle_hash": bundle.hash, "asked": {}, "command": "u2a compare demo", "measured": "2026-11-23",
-        "hardware": "none", "rows": told, "claims": [SAID], "notes": ["A note."], **document,
+        "bundle_hash": bundle.hash, "asked": {"steps": 10}, "command": "u2a compare demo", "measured": "2026-11-23",
+        "hardware": "none", "rows": told, "notes": ["A note.", SAID], **document,
     }  # fmt: skip
     folder = comparison_folder(bundle, "default")
     with working(folder, {}, restart=False):
@@ -103,7 +103,10 @@ def test_a_fresh_install_shows_the_comparison_that_came_with_the_demo(opened) ->
     page = opened(compare_view="All methods")
     assert not page.exception
     assert len(page.get("plotly_chart")) == 1
-    assert len(page.dataframe[0].value) == 18
+    weights, cost, collapse, table, meant = (one.value for one in page.dataframe)
+    assert (len(weights), len(cost), len(collapse), len(table)) == (6, 12, 2, 18)
+    assert set(weights["outcome"]) == {"higher", "no clear difference"}
+    assert len(meant) == len(table.columns) - 1, "what every column means"
     assert any(one.value.startswith("u2a compare demo --name headline ") for one in page.code)
 
 
@@ -114,18 +117,46 @@ def test_the_headline_table_is_drawn_and_told(opened, bundle: Bundle) -> None:
     assert len(page.get("plotly_chart")) == 1
     assert SAID in said(page), "as text"
     assert "A note." in said(page)
-    table = page.dataframe[0].value
-    assert list(table["method"]) == [ROWS[one].title for one in SHOWN]
-    assert list(table["J"]) == ["0 ± 0.25", "1 ± 0.25", "2 ± 0.25", "3 ± 0.25"]
+    weights, cost, table, meant = (one.value for one in page.dataframe)
+    assert weights.to_dict("records")[0]["difference, nats per pair"] == "+1.000 ± 0.000"
+    assert list(cost["of DPO's gain"]) == ["200%", "300%"]
+    assert "Not measured; it needs the rows ga-uniform and npo-uniform." in said(page)
+    assert list(table["row"]) == [ROWS[one].title for one in SHOWN]
+    assert list(table["J"]) == ["0.000 ± 0.250", "1.000 ± 0.250", "2.000 ± 0.250", "3.000 ± 0.250"]
     assert set(table["PrivLeak"]) == {"–"}
+    assert dict(zip(meant["column"], meant["definition"], strict=True))["J"] == next(
+        one.definition for one in COLUMNS if one.name == "alignment"
+    )
+
+
+def test_every_metric_can_be_looked_at_a_group_at_a_time(opened, bundle: Bundle) -> None:
+    write(bundle)
+    page = opened(compare_view="All methods")
+    (groups,) = (one for one in page.segmented_control if one.label == "Metrics")
+    seen: set[str] = set()
+    for group in [*groups.options][1:]:
+        page = opened(compare_view="All methods", compare_group=str(group))
+        assert not page.exception
+        table = page.dataframe[2].value
+        assert len(table) == len(SHOWN)
+        seen |= set(table.columns) - {"row"}
+    assert seen == {one.title for one in COLUMNS}
+
+
+def test_why_a_row_has_no_value_is_said(opened, bundle: Bundle) -> None:
+    rows = [{"row": "dpo", "title": "DPO", "kind": "baseline", "objective": None, "note": "seed 1: it diverged"}]
+    write(bundle, rows=rows)
+    page = opened(compare_view="All methods")
+    assert "DPO, no value: seed 1: it diverged" in said(page)
 
 
 def test_a_row_that_could_not_be_made_is_a_row_of_dashes(bundle: Bundle) -> None:
     column = next(one for one in COLUMNS if one.name == "alignment")
-    shown = readable(pd.DataFrame([row("dpo", column, 1.0, None), row("retrain", column, None, None)]))
-    assert shown.to_dict("records") == [
-        {"method": ROWS["dpo"].title, "J": "1"},
-        {"method": ROWS["retrain"].title, "J": "–"},
+    table = pd.DataFrame([row("dpo", column, 1.0, None), row("retrain", column, None, None)])
+    assert sections(table)[0][1] == ("alignment",), "of the readable columns those that there are"
+    assert readable(table, ["alignment"]).to_dict("records") == [
+        {"row": ROWS["dpo"].title, "J": "1.000"},
+        {"row": ROWS["retrain"].title, "J": "–"},
     ]
 
 

@@ -360,6 +360,7 @@ def test_the_command_writes_the_table_and_says_what_is_missing(prepared: Path, t
     told = json.loads(result.stdout)
     assert list(told["without_values"]) == ["Retrained without the forget set"]
     assert len(told["claims"]) == 3
+    assert "Not measured" in told["claims"]["GA collapses where NPO survives"]
     assert out.read_text() == (own / "comparisons" / "one" / "table.md").read_text()
     undone = read_comparison(open_bundle(own), "one").column("undone_rounded")
     assert len(undone) == 3, "attacked, whether there was a rise to undo or not"

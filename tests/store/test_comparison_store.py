@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -37,7 +38,7 @@ def document(bundle: Bundle) -> dict[str, Any]:
     rows = [{"row": "dpo", "title": "DPO", "kind": "baseline", "objective": None, "note": None}]
     return {
         "bundle_hash": bundle.hash, "asked": {}, "command": "u2a", "measured": "2026-11-23", "hardware": "",
-        "rows": rows, "claims": ["ß"], "notes": [],
+        "rows": rows, "notes": ["ß"],
     }  # fmt: skip
 
 
@@ -66,7 +67,7 @@ def test_a_table_is_read_back(bundle: Bundle) -> None:
     folder = written(bundle)
     found = read_comparison(bundle, "one")
     assert found.folder == folder
-    assert found.document["claims"] == ["ß"]
+    assert found.document["notes"] == ["ß"]
     cell = found.column("alignment").loc["dpo"]
     assert (cell["mean"], list(cell["values"]), list(cell["seeds"])) == (-0.5, [-0.5], [0])
     assert math.isnan(cell["half"])
@@ -108,6 +109,14 @@ def test_a_table_of_another_state_or_version_or_a_damaged_one_is_refused(bundle:
     with pytest.raises(BundleError, match="format version 9"):
         read_comparison(bundle, "one")
     path = folder / "table.parquet"
+    seeds = pq.read_table(path, columns=["seeds"]).schema.field("seeds")
+    whole = pq.read_table(path)
+    found = whole.set_column(whole.schema.get_field_index("seeds"), seeds, pa.array([[0, 1]], seeds.type))
+    pq.write_table(
+        found.replace_schema_metadata({b"u2a": json.dumps({**document(bundle), "format_version": 1}).encode()}), path
+    )
+    with pytest.raises(BundleError, match="not as many values as seeds"):
+        read_comparison(bundle, "one")
     pq.write_table(
         pq.read_table(path).replace_schema_metadata({b"u2a": json.dumps({"format_version": 1}).encode()}), path
     )

@@ -65,6 +65,7 @@ def compare(
     from u2a_core.bundle import open_bundle
     from u2a_core.evaluation.comparison import compare as run
     from u2a_core.evaluation.comparison_config import ComparisonConfig
+    from u2a_core.evaluation.comparison_report import claims_of
     from u2a_core.evaluation.comparison_rows import ROWS
     from u2a_core.store.files import replacing
 
@@ -79,4 +80,5 @@ def compare(
             part.write_text((found.folder / "table.md").read_text(encoding="utf-8"), encoding="utf-8")
     told = {row["title"]: row["note"] for row in found.document["rows"] if row["note"]}
     files = [str(found.folder / f"table.{kind}") for kind in ("md", "html", "parquet")]
-    printed({"comparison": files, "without_values": told, "claims": found.document["claims"]}, as_json)
+    outcome = {claim.title: claim.said for claim in claims_of(found.table, found.document)}
+    printed({"comparison": files, "without_values": told, "claims": outcome}, as_json)

@@ -1,7 +1,5 @@
 """Page Compare, all methods: the headline table that `u2a compare` made, as a figure, a table, and in words."""
 
-from collections.abc import Sequence
-
 import pandas as pd
 import streamlit as st
 
@@ -9,14 +7,10 @@ from u2a_core.dashboard.jobs import start_button
 from u2a_core.dashboard.showing import chart, exports, plain, shown_rows
 from u2a_core.dashboard.studio import studio, theme
 from u2a_core.errors import U2AError
+from u2a_core.evaluation.comparison_report import IN_SHORT, INTERVAL, claims_of, readable, sections
+from u2a_core.evaluation.comparison_table import COLUMNS
 from u2a_core.figures.pareto import HOW_TO_READ, front, pareto_figure, pareto_points
 from u2a_core.store.comparison import Comparison, comparison_names, read_comparison
-
-# of the many columns, those that a reader looks at first
-FIRST = (
-    "alignment", "accuracy", "win_rate", "attack_success", "forget_nll", "extraction", "retain_nll", "retain_kl",
-    "auc_min_k", "privleak", "undone_relearned", "undone_rounded", "seconds", "cost", "cost_search", "work",
-)  # fmt: skip
 
 
 def headline_part() -> None:
@@ -46,37 +40,51 @@ def headline_part() -> None:
     )
     chart(pareto_figure(points, studio().palette, theme()), f"pareto-{name}", told, key=f"pareto {name}")
     st.caption(HOW_TO_READ)
-    st.text("\n".join([*_lines(found, "claims"), plain(str(found.document["hardware"]), 600), *_lines(found, "notes")]))
-    st.code(plain(str(found.document["command"]), 2000), language="bash", wrap_lines=True)
-    shown = readable(found.table)
-    st.dataframe(shown_rows(shown), hide_index=True)
-    st.caption("Mean over the seeds ± half of its 95 % interval. The definition of each column is in the saved table.")
+    _claims(found)
+    _numbers(found)
     exports(found.table, f"comparison-{name}")
+    with st.expander("How it was measured"):
+        lines = [found.document["hardware"], *found.document["notes"]]
+        lines += [f"{row['title']}, no value: {row['note']}" for row in found.document["rows"] if row.get("note")]
+        st.text("\n\n".join(plain(str(one), 1000) for one in lines))
+    st.code(plain(str(found.document["command"]), 2000), language="bash", wrap_lines=True)
 
 
-def readable(table: pd.DataFrame) -> pd.DataFrame:
-    """A row a method and a column a metric of `FIRST` that there is: mean ± half interval as text, – where there is no
-    value.
-    """
-    titles = dict(zip(table["metric"], table["metric_title"], strict=True))
-    metrics = [one for one in FIRST if one in titles]
-    rows = []
-    for _, members in table.groupby("row", sort=False):
-        by_metric = {one["metric"]: one for one in members.to_dict("records")}
-        cells = {titles[one]: _cell(by_metric[one]) if one in by_metric else "–" for one in metrics}
-        rows.append({"method": str(members["title"].iloc[0]), **cells})
-    return pd.DataFrame(rows)
+def _claims(found: Comparison) -> None:
+    """What the paper claims, and what came out here."""
+    st.subheader("The claims, as they came out")
+    for claim in claims_of(found.table, found.document):
+        st.markdown(f"**{claim.title}?**")
+        st.text(plain(claim.said, 2000))
+        if claim.rows:
+            st.dataframe(
+                shown_rows(pd.DataFrame(claim.rows, columns=list(claim.head))), hide_index=True, height="content"
+            )
 
 
-def _cell(row: dict[object, object]) -> str:
-    mean, half = (None if pd.isna(row[name]) else float(row[name]) for name in ("mean", "half"))  # type: ignore[call-overload, arg-type]
-    if mean is None:
-        return "–"
-    return f"{mean:.3g}" if half is None else f"{mean:.3g} ± {half:.2g}"
-
-
-def _lines(found: Comparison, key: str) -> Sequence[str]:
-    return [plain(str(one), 600) for one in found.document[key]]
+def _numbers(found: Comparison) -> None:
+    """The table, a group of metrics at a time; its columns say what they are."""
+    st.subheader("All metrics")
+    parts = dict(sections(found.table))
+    if st.session_state.get("compare_group") not in parts:
+        st.session_state.pop("compare_group", None)
+    group = st.segmented_control(
+        "Metrics", list(parts), default=IN_SHORT, required=True, key="compare_group", bind="query-params"
+    )
+    metrics = parts[group or IN_SHORT]
+    known = {column.name: column for column in COLUMNS}  # words of our own: help is rendered as Markdown
+    titles = dict(zip(found.table["metric"], found.table["metric_title"], strict=True))
+    helps = {"row": st.column_config.TextColumn(pinned=True)} | {
+        titles[one]: st.column_config.TextColumn(help=known[one].definition) for one in metrics if one in known
+    }
+    st.dataframe(shown_rows(readable(found.table, metrics)), hide_index=True, height="content", column_config=helps)
+    st.caption(INTERVAL)
+    with st.expander("What the columns mean"):
+        meant = found.table.drop_duplicates("metric").set_index("metric").loc[list(metrics)]
+        shown = meant[["metric_title", "unit", "better", "definition"]].set_axis(
+            ["column", "unit", "better", "definition"], axis=1
+        )
+        st.dataframe(shown_rows(shown, 600), hide_index=True)
 
 
 def _offer(name: str) -> None:

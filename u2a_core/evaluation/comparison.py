@@ -21,7 +21,6 @@ import torch
 from u2a_core.bundle import Bundle
 from u2a_core.errors import ScoringError, StorageError
 from u2a_core.evaluation.comparison_cells import Cells
-from u2a_core.evaluation.comparison_claims import claims
 from u2a_core.evaluation.comparison_config import LIMIT, ComparisonConfig
 from u2a_core.evaluation.comparison_report import html_page, markdown
 from u2a_core.evaluation.comparison_rows import ROWS, SHARE
@@ -165,7 +164,6 @@ def _document(
         "measured": now.isoformat(timespec="seconds"),
         "hardware": f"{now:%Y-%m-%d}. {_hardware(config, processes)}",
         "rows": rows,
-        "claims": claims(cells),
         "notes": _notes(bundle, config),
         **provenance(),
     }

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from u2a_core.evaluation.comparison_claims import Claim, claims
 from u2a_core.evaluation.comparison_table import Interval
 
 READABLE = (  # the columns of the first table; all of them follow, a table a group
@@ -21,6 +22,7 @@ DIGITS = {  # 3, but for these
     "search_seconds": 0, "peak_memory": 0, "cost": 2, "cost_search": 2, "work": 2, "tokens": 0, "forward_tokens": 0,
     "unlearned": 0, "kept_step": 1, "retain_perplexity": 2,
 }  # fmt: skip
+IN_SHORT = "In short"
 INTERVAL = "Mean over seeds ± half of its 95 % interval (Student's t); –: no value."
 STYLE = """
 :root { color-scheme: light dark; --paper: #ffffff; --text: #1b1f24; --muted: #5b636e; --grid: #d5dae1; }
@@ -45,13 +47,12 @@ def markdown(table: pd.DataFrame, document: Mapping[str, Any]) -> str:
     lines = [
         f"# {document['title']}", "", f"`{document['command']}`", "", document["hardware"], "",
         *(part for note in document["notes"] for part in (note, "")),
-        "## Claims", "", *(f"- {one}" for one in document["claims"]), "",
+        "## Claims", "", *(line for one in claims_of(table, document) for line in _claim(one)),
         "## Table", "", INTERVAL, "",
     ]  # fmt: skip
-    for number, (title, names) in enumerate(_sections(table)):
-        head, rows = _cells(table, document, names)
+    for number, (title, names) in enumerate(sections(table)):
         lines += [f"### {title}", ""] if number else []
-        lines += [_line(head), "|---|" + "---:|" * (len(head) - 1), *map(_line, rows), ""]
+        lines += [*_table(*_parts(readable(table, names))), ""]
     failures = _failures(document)
     if failures:
         lines += ["## Rows without a value for a seed", "", *(f"- **{title}**: {why}" for title, why in failures), ""]
@@ -67,9 +68,13 @@ def html_page(table: pd.DataFrame, document: Mapping[str, Any]) -> str:
         f"<h1>{title}</h1>",
         f"<p><code>{html.escape(document['command'])}</code></p>",
         *(f"<p>{html.escape(one)}</p>" for one in (document["hardware"], *document["notes"])),
-        _listed("Claims", document["claims"]),
+        "<h2>Claims</h2>",
+        *(_html_claim(one) for one in claims_of(table, document)),
         f"<h2>Table</h2><p>{html.escape(INTERVAL)}</p>",
-        *(_html_table(told, *_cells(table, document, names)) for told, names in _sections(table)),
+        *(
+            f"<h3>{html.escape(told)}</h3>{_html_table(*_parts(readable(table, names)))}"
+            for told, names in sections(table)
+        ),
         _listed("Rows without a value for a seed", failures) if failures else "",
         _listed("Columns", [f"{one} ({unit}): {text}" for one, unit, text in _columns(table)]),
     ]
@@ -79,32 +84,54 @@ def html_page(table: pd.DataFrame, document: Mapping[str, Any]) -> str:
     )
 
 
-def _sections(table: pd.DataFrame) -> list[tuple[str, tuple[str, ...]]]:
-    """The tables of a report, a title and columns each: what is looked at first, then every group whole."""
+def claims_of(table: pd.DataFrame, document: Mapping[str, Any]) -> list[Claim]:
+    """The claims of a comparison, `table` and `document` as in `Comparison`."""
+    return claims(table, document["asked"].get("steps"))
+
+
+def sections(table: pd.DataFrame) -> list[tuple[str, tuple[str, ...]]]:
+    """The tables of a report, a title and metrics each: what is looked at first, then every group whole."""
     known = table.drop_duplicates("metric")
     groups = [(str(group), tuple(part["metric"])) for group, part in known.groupby("group", sort=False)]
-    return [("In short", READABLE), *groups]
+    return [(IN_SHORT, tuple(one for one in READABLE if one in set(known["metric"]))), *groups]
 
 
-def _html_table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def readable(table: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
+    """A row a row of the long `table`, its title in the column `row`, and a column a metric, by its title: mean ± half
+    of the interval as text, – where there is no value.
+    """
+    titles = dict(zip(table["metric"], table["metric_title"], strict=True))
+    found = {(one.row, one.metric): one for one in table.itertuples()}
+    rows = table.drop_duplicates("row")
+    texts = {titles[one]: [_text(found[row, one], DIGITS.get(one, 3)) for row in rows["row"]] for one in metrics}
+    return pd.DataFrame({"row": list(rows["title"]), **texts})
+
+
+def _parts(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    return list(table.columns), table.to_numpy().tolist()
+
+
+def _claim(claim: Claim) -> list[str]:
+    return [f"### {claim.title}", "", claim.said, "", *((*_table(claim.head, claim.rows), "") if claim.rows else ())]
+
+
+def _html_section(title: str, table: pd.DataFrame) -> str:
+    return f"<h3>{html.escape(title)}</h3>{_html_table(*_parts(table))}"
+
+
+def _html_claim(claim: Claim) -> str:
+    table = _html_table(claim.head, claim.rows) if claim.rows else ""
+    return f"<h3>{html.escape(claim.title)}</h3><p>{html.escape(claim.said)}</p>{table}"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return [_line(head), "|---|" + "---:|" * (len(head) - 1), *map(_line, rows)]
+
+
+def _html_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     body = "\n".join("<tr>" + "".join(f"<td>{html.escape(one)}</td>" for one in row) + "</tr>" for row in rows)
     columns = "".join(f'<th scope="col">{html.escape(one)}</th>' for one in head)
-    return (
-        f'<h3>{html.escape(title)}</h3><div class="wide"><table><thead><tr>{columns}</tr></thead>\n'
-        f"<tbody>\n{body}\n</tbody></table></div>"
-    )
-
-
-def _cells(table: pd.DataFrame, document: Mapping[str, Any], names: Sequence[str]) -> tuple[list[str], list[list[str]]]:
-    """The head and the rows of a table of these columns, as texts."""
-    found = {(one.row, one.metric): one for one in table.itertuples()}
-    first = document["rows"][0]["row"]
-    head = ["row", *(str(found[first, name].metric_title) for name in names)]
-    rows = [
-        [str(row["title"]), *(_text(found[row["row"], name], DIGITS.get(name, 3)) for name in names)]
-        for row in document["rows"]
-    ]
-    return head, rows
+    return f'<div class="wide"><table><thead><tr>{columns}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>'
 
 
 def _text(cell: Any, digits: int) -> str:

@@ -1,5 +1,5 @@
-"""From the cells of a comparison to its table: a mean over seeds a row and column, with half of its 95 % interval; and
-what the claims come to. No torch.
+"""From the cells of a comparison to its table: a mean over seeds a row and column, with half of its 95 % interval. No
+torch.
 
 The interval is Student's t over seeds. Differences between two rows are paired by seed.
 """
@@ -131,19 +131,8 @@ def values_of(cells: Cells, row: str, column: str) -> dict[int, float]:
     return dict([*known.items()][:1]) if column == "search_seconds" else known  # all seeds share one search
 
 
-def summary_of(cells: Cells, row: str, column: str) -> Interval | None:
-    """Mean and interval of a row; None where there is no value."""
-    found = values_of(cells, row, column)
-    return summarised(list(found.values())) if found else None
-
-
-def paired(cells: Cells, left: str, right: str, column: str) -> Interval | None:
-    """Right less left over the seeds that both have; None where there are none. One value without a seed of its own,
-    as the original policy's, belongs to every seed.
-    """
-    first, second = values_of(cells, left, column), values_of(cells, right, column)
-    if left == "original" and first:
-        first = dict.fromkeys(second, next(iter(first.values())))
+def paired(first: Mapping[int, float], second: Mapping[int, float]) -> Interval | None:
+    """Second less first over the seeds that both have; None where there are none."""
     shared = [second[seed] - first[seed] for seed in second if seed in first]
     return summarised(shared) if shared else None
 

@@ -29,7 +29,7 @@ from u2a_core.store.files import is_plain_name, remove, replacing, unwritable, w
 
 FORMAT_VERSION = 1
 HEADER = b"u2a"
-DOCUMENT = ("bundle_hash", "asked", "command", "measured", "hardware", "rows", "claims", "notes")
+DOCUMENT = ("bundle_hash", "asked", "command", "measured", "hardware", "rows", "notes")
 TEXTS = ("row", "title", "kind", "metric", "metric_title", "group", "unit", "better", "definition")
 SCHEMA = pa.schema(
     [pa.field(name, pa.string(), nullable=False) for name in TEXTS]
@@ -59,7 +59,7 @@ class Cell:
 @dataclass(frozen=True, eq=False)
 class Comparison:
     """A finished table. `table` has the columns of `SCHEMA`, `document` what is true of all of it: `DOCUMENT`, `rows`
-    with the name, title, kind, objective and note of each, in order; `claims` and `notes` are sentences.
+    with the name, title, kind, objective and note of each, in order; `notes` are sentences.
     """
 
     name: str
@@ -118,6 +118,8 @@ def read_comparison(bundle: Bundle, name: str) -> Comparison:
         for key in DOCUMENT:
             _ = document[key]
         table = file.read().cast(SCHEMA).to_pandas()
+        if any(len(seeds) != len(values) for seeds, values in zip(table["seeds"], table["values"], strict=True)):
+            raise ValueError("a row has not as many values as seeds")
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
         raise BundleError(f"{path} is no table, or damaged ({type(error).__name__}: {error}). {again}") from error
     if version != FORMAT_VERSION:
