@@ -82,6 +82,7 @@ def test_the_wheel_carries_the_studio_and_the_data_files(tmp_path: Path) -> None
         "u2a_core/demo/bundle/scores/default.parquet",
         "u2a_core/demo/bundle/sketches/default/candidates.f16",
         "u2a_core/demo/bundle/comparisons/headline/table.parquet",
+        "u2a_core/demo/bundle/six-ways/npo/table.parquet",
     }
     assert expected <= names
     assert not any(name.startswith(("tests/", "cache/")) for name in names)

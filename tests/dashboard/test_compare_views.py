@@ -15,7 +15,7 @@ from streamlit.testing.v1 import AppTest
 from u2a_core.bundle import Bundle, open_bundle
 from u2a_core.commands.comparing import compare
 from u2a_core.commands.six_ways import muse
-from u2a_core.dashboard import headline_view
+from u2a_core.dashboard import headline_view, six_ways_view
 from u2a_core.evaluation.comparison_report import readable, sections
 from u2a_core.evaluation.comparison_rows import ROWS
 from u2a_core.evaluation.comparison_table import COLUMNS
@@ -88,7 +88,8 @@ def test_what_is_not_there_is_offered_as_a_job(
     command: Command,
     label: str,
 ) -> None:
-    monkeypatch.setattr(headline_view, "comparison_names", lambda _bundle: [])  # the demo has one
+    monkeypatch.setattr(headline_view, "comparison_names", lambda _bundle: [])  # the demo has them
+    monkeypatch.setattr(six_ways_view, "six_ways_names", lambda _bundle: [])
     page = opened(compare_view=view)
     assert words in said(page)
     next(one for one in page.button if one.label == label).click().run()
@@ -166,6 +167,16 @@ def test_an_unfinished_comparison_says_how_to_go_on(opened, bundle: Bundle) -> N
     page = opened(compare_view="All methods")
     assert "The comparison default is not finished" in said(page)
     assert any(one.label == "Compare all methods" for one in page.button)
+
+
+def test_a_fresh_install_shows_the_six_ways_that_came_with_the_demo(opened) -> None:
+    page = opened(compare_view="Six ways")
+    assert not page.exception
+    assert len(page.get("plotly_chart")) == 1
+    table = page.dataframe[0].value
+    assert len(set(table["way"])) == 6
+    assert "PrivLeak by Min-K%" in set(table["measure"])
+    assert any('"name": "npo"' in one.value for one in page.code), "what was asked for"
 
 
 def test_six_ways_are_drawn_and_told(opened, bundle: Bundle) -> None:

@@ -68,7 +68,7 @@ def test_privleak_stands_for_the_area_where_it_was_measured() -> None:
 
 def test_what_is_written_is_read_back(bundle: Bundle) -> None:
     folder = write_six_ways(bundle, "one", leak=True, stopped="it went <too> far")
-    assert six_ways_names(bundle) == ["one"]
+    assert six_ways_names(bundle) == ["npo", "one"], "the first came with the bundle"
     found = read_six_ways(bundle, "one")
     points = [read_points(folder, kind, count) for kind, count in (("scalability", 2), ("sustainability", 3))]
     pd.testing.assert_frame_equal(found.table, six_ways_table(*points), check_dtype=False)
@@ -90,10 +90,19 @@ def test_what_is_not_there_not_finished_or_no_name_is_told_with_the_remedy(bundl
     write_six_ways(bundle, "one").rename(bundle.results / "six-ways" / "one.part")
     with pytest.raises(BundleError, match=r"not finished.*`u2a muse demo --name one`, as it was begun"):
         read_six_ways(bundle, "one")
-    assert six_ways_names(bundle) == []
+    assert six_ways_names(bundle) == ["npo"]
     for name in ("", "../one", "a/b", ".one", "one.part"):
         with pytest.raises(ScoringError, match="cannot be a folder name"):
             six_ways_path(bundle, name)
+
+
+def test_ones_own_look_goes_before_the_shipped_one(bundle: Bundle) -> None:
+    assert len(read_six_ways(bundle, "npo").asked["sizes"]) == 4
+    folder = write_six_ways(bundle, "npo")
+    assert read_six_ways(bundle, "npo").asked["sizes"] == [4, 8]
+    folder.rename(folder.with_name("npo.part"))
+    with pytest.raises(BundleError, match="not finished"):
+        read_six_ways(bundle, "npo")
 
 
 def test_what_is_damaged_or_stale_is_refused(bundle: Bundle) -> None:

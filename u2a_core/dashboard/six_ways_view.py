@@ -1,5 +1,7 @@
 """Page Compare, MUSE's six ways: what `u2a muse` found of one unlearning configuration, as a figure and a table."""
 
+import json
+
 import streamlit as st
 
 from u2a_core.dashboard.jobs import start_button
@@ -37,3 +39,6 @@ def six_ways_part() -> None:
     st.caption(HOW_TO_READ)
     st.dataframe(shown_rows(six_ways_shown(found)), hide_index=True)
     exports(found.table, f"six-ways-{name}")
+    with st.expander("How it was measured"):
+        st.caption("What `u2a muse` was asked for: the unlearning, its limits, the sizes and requests, the evaluation.")
+        st.code(plain(json.dumps(found.asked, indent=1, ensure_ascii=False)), language="json")

@@ -126,16 +126,19 @@ def six_ways_path(bundle: Bundle, name: str) -> Path:
 
 
 def six_ways_names(bundle: Bundle) -> list[str]:
-    """The names of all finished looks of a bundle, sorted."""
-    found = (path.parent.name for path in bundle.results.glob("six-ways/*/table.parquet"))
+    """The names of all finished looks of a bundle, taken here or shipped with it, sorted."""
+    folders = (bundle.results, bundle.path)
+    found = {path.parent.name for folder in folders for path in folder.glob("six-ways/*/table.parquet")}
     return sorted(name for name in found if not name.endswith(".part"))
 
 
 def read_six_ways(bundle: Bundle, name: str) -> SixWays:
-    """The look called `name`; `BundleError` where there is none, or where it is unfinished, damaged, or of another
-    state of the bundle.
+    """The look called `name`, one's own before one that came with the bundle; `BundleError` where there is none, or
+    where it is unfinished, damaged, or of another state of the bundle.
     """
-    path = six_ways_path(bundle, name)
+    path, shipped = six_ways_path(bundle, name), bundle.path / "six-ways" / name
+    if not path.is_dir() and not path.with_name(f"{name}.part").is_dir() and shipped.is_dir():
+        path = shipped
     again = f"Measure with `u2a muse {bundle.reference} --name {name}"
     if not path.is_dir():
         begun = path.with_name(f"{name}.part").is_dir()
