@@ -4,6 +4,7 @@
 """
 
 import json
+import math
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,8 +21,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from u2a_core.data.encode import EncodedResponse
 from u2a_core.errors import ScoringError
+from u2a_core.influence import implicit
 from u2a_core.influence.alignment_gradient import EncodedPair, alignment_gradient
-from u2a_core.influence.curvature import Forgetting
+from u2a_core.influence.curvature import Forgetting, retain_batches, retain_diagonal
 from u2a_core.influence.implicit import ImplicitConfig, implicit_direction
 from u2a_core.models.policy import Policy
 from u2a_core.objectives.alignment import alignment
@@ -363,6 +365,32 @@ def test_a_killed_solve_goes_on_with_the_same_bits(
     assert torch.equal(flat(found), flat(whole))
     assert {**report, "seconds": 0} == {**expected, "seconds": 0}
     assert {path.name for path in checkpoint.parent.iterdir()} == {checkpoint.name}
+
+
+def test_the_preconditioner_is_the_diagonal_of_h(make_problem: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    problem, given = make_problem("full", torch.float64), []
+    solve = implicit.conjugate_gradients
+
+    def looking(system: Any, right: Any, preconditioner: Any, *others: Any) -> Any:
+        given.append(preconditioner)
+        return solve(system, right, preconditioner, *others)
+
+    monkeypatch.setattr(implicit, "conjugate_gradients", looking)
+    problem.solve(replace(EXACT, probes=3, seed=4))
+    problem.solve(replace(EXACT, probes=0))
+    batches = retain_batches(problem.policy, problem.retain, 1000)
+    diagonal = retain_diagonal(problem.policy, batches, 3, 4)
+    assert torch.allclose(flat(given[0]), EXACT.damping + EXACT.alpha * flat(diagonal), rtol=1e-9, atol=0)
+    assert flat(diagonal).max() > 0.1 * EXACT.damping, "it tells something"
+    assert given[1] is None
+
+
+def test_only_a_solve_with_a_checkpoint_saves_and_not_too_often(make_problem: Make, tmp_path: Path) -> None:
+    problem, checkpoint = make_problem("full", torch.float32), tmp_path / "implicit.safetensors"
+    found, _ = problem.solve(SINGLE, checkpoint=None, every=-1.0)
+    other, _ = problem.solve(SINGLE, checkpoint=checkpoint, every=math.inf)
+    assert torch.equal(flat(found), flat(other))
+    assert not checkpoint.exists()
 
 
 @pytest.mark.parametrize("damage", ["garbage", "cut", "other shape", "other dtype", "other names", "no state"])

@@ -256,6 +256,13 @@ def test_the_cap_is_not_for_locked_weights() -> None:
     assert 0.5 < found[1:].max() <= 2.0
 
 
+def test_a_weight_can_be_locked_at_0() -> None:
+    given = np.array([0.0, *[1.0] * 9])
+    found = optimal_weights(case(10, 5), given, decisions(10, (0,))).weights
+    assert found[0] == 0
+    assert found.sum() == pytest.approx(10)
+
+
 def test_a_locked_weight_that_is_excluded_is_out() -> None:
     what_if = case(10, 5)
     found = optimal_weights(what_if, np.full(10, 3.0), decisions(10, (0, 1), (1,))).weights

@@ -25,6 +25,7 @@ from u2a_core.data.splits import SplitSizes
 from u2a_core.data.table import PairTable
 from u2a_core.errors import BundleError, ScoringError
 from u2a_core.influence import sketching
+from u2a_core.influence.leading import split
 from u2a_core.influence.logprobs import response_logps
 from u2a_core.influence.projection import KINDS, Projection
 from u2a_core.influence.scoring import ScoreConfig, score
@@ -213,6 +214,18 @@ def test_with_too_many_categories_only_the_whole_is_exact(bundle: Bundle, monkey
     assert found.metadata["leading"] == 1
     expected = products(exact).mean(1)
     assert products(found).mean(1) == pytest.approx(expected, abs=5e-3 * np.abs(expected).max())
+    monkeypatch.setattr("u2a_core.influence.leading.MOST", 2)
+    assert sketched(bundle, config_of(k=4), "two").metadata["leading"] == 2, "as many as there are categories"
+
+
+def test_splitting_a_gradient_leaves_it_as_it_is() -> None:
+    gradient = {"w": torch.tensor([3.0, 4.0]), "b": torch.tensor([5.0])}
+    along = {"w": torch.tensor([0.6, 0.8]), "b": torch.tensor([0.0])}
+    coordinates, rest = split(gradient, [along])
+    assert coordinates == pytest.approx([5.0])
+    assert rest["w"].tolist() == pytest.approx([0.0, 0.0], abs=1e-6)
+    assert rest["b"].tolist() == [5.0]
+    assert gradient["w"].tolist() == [3.0, 4.0]
 
 
 def test_many_numbers_estimate_what_exact_sketches_give(bundle: Bundle) -> None:

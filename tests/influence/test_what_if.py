@@ -425,6 +425,7 @@ def test_similar_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
         assert cosines.tolist() == pytest.approx([1, 1, 0.8, 0.6, 0])
         assert len(similar(rows(PLANE), 2, 99)[0]) == 6
     assert similar(rows(PLANE), 4, 2)[1].tolist() == [0, 0]
+    assert similar(rows(PLANE), 3, 1)[0].tolist() == [0]
 
 
 def test_similarity_knows_no_scales() -> None:

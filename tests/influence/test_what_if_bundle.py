@@ -64,6 +64,33 @@ def test_predictions_of_a_set_for_all_pairs_and_for_a_category(
         assert found["examples"] == 2
 
 
+def test_the_examples_that_help_and_hurt_most_are_named(sketched: tuple[Bundle, np.ndarray, np.ndarray]) -> None:
+    bundle, candidates, pairs = sketched
+    ids = [one.id for one in bundle.pairs.forget]
+    chosen = forget_set(dict.fromkeys(ids[:20], 1.0), excluded=[ids[0]])
+    single = -HORIZON * candidates[1:20] @ pairs.mean(0) / len(ids)
+    order = np.argsort(-single)
+    found = BundleWhatIf(bundle, "made", HORIZON).predicted(chosen)["helps_and_hurts_most"]
+    assert list(found) == [ids[1 + row] for row in (*order[:3], *order[-3:])]
+    assert list(found.values()) == pytest.approx([float(single[row]) for row in (*order[:3], *order[-3:])], rel=1e-3)
+
+
+def test_sketches_that_are_not_there_are_told_with_the_command(
+    sketched: tuple[Bundle, np.ndarray, np.ndarray],
+) -> None:
+    with pytest.raises(BundleError, match=r"other.*u2a sketch"):
+        BundleWhatIf(sketched[0], "other", HORIZON)
+
+
+def test_what_a_trust_report_must_be_about(sketched: tuple[Bundle, np.ndarray, np.ndarray]) -> None:
+    model = BundleWhatIf(open_bundle("demo"), "default", HORIZON)
+    bare, anchored = model.claims("first_order"), model.at(HORIZON, alpha=0.7).claims("second_order")
+    assert (bare["estimator"], anchored["estimator"]) == ("first_order", "second_order")
+    assert bare["objective_settings"] == {**model.objective, "retention": "none", "alpha": 0.0}
+    assert anchored["objective_settings"] == {**model.objective, "retention": "nll", "alpha": 0.7}
+    assert bare["bundle_hash"] == open_bundle("demo").hash
+
+
 def test_the_best_weights_obey_the_curator(sketched: tuple[Bundle, np.ndarray, np.ndarray]) -> None:
     bundle, _, _ = sketched
     ids = [one.id for one in bundle.pairs.forget][:30]
