@@ -177,6 +177,7 @@ def test_a_fresh_install_shows_the_six_ways_that_came_with_the_demo(opened) -> N
     assert len(set(table["way"])) == 6
     assert "PrivLeak by Min-K%" in set(table["measure"])
     assert any('"name": "npo"' in one.value for one in page.code), "what was asked for"
+    assert "Sustainability, 2,000 candidates in 4 requests: the retain NLL rose by" in said(page), "why it stays flat"
 
 
 def test_six_ways_are_drawn_and_told(opened, bundle: Bundle) -> None:

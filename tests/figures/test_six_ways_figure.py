@@ -12,7 +12,7 @@ from six_ways_tables import NAMES, write_six_ways
 
 from u2a_core.bundle import open_bundle
 from u2a_core.figures.palette import ink
-from u2a_core.figures.six_ways import six_ways_figure, six_ways_shown
+from u2a_core.figures.six_ways import held_by_limits, six_ways_figure, six_ways_shown
 from u2a_core.store.six_ways import WAYS, SixWays, read_six_ways
 
 RETAIN, FORGOTTEN = NAMES.index("retain_nll"), NAMES.index("unlearned_nll")
@@ -48,6 +48,13 @@ def test_every_point_is_drawn_against_size_and_requests(ways: SixWays) -> None:
         ("x2", "diamond dash"): ([1, 2, 3], [FORGOTTEN] * 3),
         ("x2", "diamond"): ([1, 2, 3], [FORGOTTEN + 10, FORGOTTEN + 20, FORGOTTEN + 30]),
     }
+
+
+def test_runs_that_a_limit_held_are_named_once(ways: SixWays, tmp_path: Path) -> None:
+    assert held_by_limits(ways) == ["Scalability, 8 candidates: over <b>5</b>; its weights are those of step 8."]
+    bundle = replace(open_bundle("demo"), results_folder=tmp_path / "other")
+    write_six_ways(bundle, "one")
+    assert held_by_limits(read_six_ways(bundle, "one")) == []
 
 
 def test_axes_have_units_ticks_at_the_points_and_one_scale(ways: SixWays) -> None:

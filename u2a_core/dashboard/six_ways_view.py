@@ -8,7 +8,7 @@ from u2a_core.dashboard.jobs import start_button
 from u2a_core.dashboard.showing import chart, exports, plain, shown_rows
 from u2a_core.dashboard.studio import studio, theme
 from u2a_core.errors import U2AError
-from u2a_core.figures.six_ways import HOW_TO_READ, six_ways_figure, six_ways_shown
+from u2a_core.figures.six_ways import HOW_TO_READ, held_by_limits, six_ways_figure, six_ways_shown
 from u2a_core.store.six_ways import read_six_ways, six_ways_names
 
 
@@ -37,6 +37,9 @@ def six_ways_part() -> None:
     told = "NLL of retain data and of what was unlearned, over growing forget sets and over requests one after another."
     chart(six_ways_figure(found, studio().palette, theme()), f"six-ways-{name}", told, key=f"six ways {name}")
     st.caption(HOW_TO_READ)
+    held = held_by_limits(found)
+    if held:
+        st.text("\n".join(["Held back by a limit:", *(plain(one, 600) for one in held)]))
     st.dataframe(shown_rows(six_ways_shown(found)), hide_index=True)
     exports(found.table, f"six-ways-{name}")
     with st.expander("How it was measured"):

@@ -100,6 +100,16 @@ def six_ways_shown(ways: SixWays) -> pd.DataFrame:
     )
 
 
+def held_by_limits(ways: SixWays) -> list[str]:
+    """Which of the runs of the ways 5 and 6 a limit took back to earlier weights, and which limit, a line each."""
+    rows = ways.table[(ways.table["number"] >= 5) & ways.table["stopped"].notna()]
+    return [_held(row) for row in rows.drop_duplicates(["number", "point"]).itertuples()]
+
+
+def _held(row: Any) -> str:
+    return f"{row.way}, {_forgotten(row)}: {row.stopped}; its weights are those of step {row.kept_step}."
+
+
 def _forgotten(row: Any) -> str:
     requests = f" in {row.point} request{'s' if row.point > 1 else ''}" if row.number == 6 else ""
     return f"{row.examples:,} candidates{requests}"
