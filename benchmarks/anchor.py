@@ -27,17 +27,31 @@ from u2a_core.unlearning.material import Material
 
 RESAMPLES = 1000
 BASE = UnlearnConfig(parameters="full", optimizer="sgd", clip=0.0, deterministic=True, monitor=32)
-RUNS = (  # retention, α, steps, step size (the larger α, the smaller the stable ones), candidates, retain examples
-    ("nll", 1.0, 6, 0.2, 80, 40),
-    ("nll", 4.0, 8, 0.1, 80, 40),
-    ("nll", 8.0, 10, 0.06, 80, 40),
-    ("nll", 16.0, 12, 0.04, 80, 40),
-    ("nll", 32.0, 16, 0.02, 80, 40),
-    ("kl", 4.0, 12, 0.1, 80, 40),
-    ("kl", 16.0, 16, 0.04, 80, 40),
-    ("nll", 1.0, 6, 0.2, 400, 100),
-    ("nll", 16.0, 16, 0.04, 400, 100),
-)
+GA = ObjectiveConfig("ga")
+SETS = {  # objective, retention, α, steps, step size (small where α is large), candidates, retain examples
+    "ga": (
+        (GA, "nll", 1.0, 6, 0.2, 80, 40),
+        (GA, "nll", 4.0, 8, 0.1, 80, 40),
+        (GA, "nll", 8.0, 10, 0.06, 80, 40),
+        (GA, "nll", 16.0, 12, 0.04, 80, 40),
+        (GA, "nll", 32.0, 16, 0.02, 80, 40),
+        (GA, "kl", 4.0, 12, 0.1, 80, 40),
+        (GA, "kl", 16.0, 16, 0.04, 80, 40),
+        (GA, "nll", 1.0, 6, 0.2, 400, 100),
+        (GA, "nll", 16.0, 16, 0.04, 400, 100),
+    ),
+    "others": (
+        (ObjectiveConfig("npo"), "kl", 60.0, 16, 0.004, 80, 60),
+        (ObjectiveConfig("npo"), "kl", 150.0, 24, 0.002, 80, 60),
+        (ObjectiveConfig("npo", beta=0.5), "nll", 40.0, 12, 0.004, 80, 60),
+        (ObjectiveConfig("simnpo"), "kl", 2.0, 12, 0.32, 80, 60),
+        (ObjectiveConfig("simnpo"), "nll", 4.0, 12, 0.08, 80, 60),
+        (ObjectiveConfig("flat-kl"), "nll", 1.0, 12, 0.16, 80, 60),
+        (ObjectiveConfig("flat-pearson"), "nll", 2.0, 12, 0.08, 80, 60),
+        (ObjectiveConfig("dpo"), "nll", 60.0, 12, 0.004, 80, 60),
+        (ObjectiveConfig("dpo"), "kl", 100.0, 16, 0.004, 80, 60),
+    ),
+}
 
 
 def _rho(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
@@ -50,6 +64,7 @@ def main() -> None:
     parser.add_argument("bundle")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--pairs", type=int, default=150)
+    parser.add_argument("--set", choices=tuple(SETS), default="ga", help="which objectives")
     asked = parser.parse_args()
     bundle = open_bundle(asked.bundle)
     lines = [
@@ -58,16 +73,16 @@ def main() -> None:
         f"`python {' '.join(sys.argv)}`",
         "",
         f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}, {os.cpu_count()} cores, {platform.machine()}, torch "
-        f"{torch.__version__}, float32. GA, full batches, plain gradient steps over every parameter, J over "
+        f"{torch.__version__}, float32. Full batches, plain gradient steps over every parameter, J over "
         f"{asked.pairs} pairs of `pa_train`. Spearman's ρ with the `unrolled` derivative, over the candidates; the "
         "difference with its 95 % bootstrap interval.",
         "",
-        "| candidates | retain examples | anchor | α | steps | step size | J gain | `first_order` | `implicit` | "
-        "`implicit` less `first_order` |",
-        "|---:|---:|---|---:|---:|---:|---:|---:|---:|---|",
+        "| objective | candidates | retain examples | anchor | α | steps | step size | J gain | `first_order` | "
+        "`implicit` | `implicit` less `first_order` |",
+        "|---|---:|---:|---|---:|---:|---:|---:|---:|---:|---|",
     ]
-    for retention, alpha, steps, rate, sample, retain in RUNS:
-        objective = ObjectiveConfig("ga", retention=retention, alpha=alpha)
+    for base, retention, alpha, steps, rate, sample, retain in SETS[asked.set]:
+        objective = replace(base, retention=retention, alpha=alpha)
         inner = replace(
             BASE, objective=objective, retain_sample=retain, steps=steps, learning_rate=rate,
             check_every=steps,
@@ -86,8 +101,9 @@ def main() -> None:
         low, high = np.quantile(gaps, (0.025, 0.975))
         gap = _rho(curved, truth.derivative) - _rho(first, truth.derivative)
         cells.append(f"{gap:+.2f} [{low:+.2f}, {high:+.2f}]")
+        beta = f" (β {base.beta:g})" if base.beta else ""
         lines.append(
-            f"| {sample} | {retain} | {retention.upper()} | {alpha:g} | {steps} | {rate:g} | "
+            f"| `{base.name}`{beta} | {sample} | {retain} | {retention.upper()} | {alpha:g} | {steps} | {rate:g} | "
             + " | ".join(cells)
             + " |"
         )

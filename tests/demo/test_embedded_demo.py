@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from scipy.stats import kurtosis
+from scipy.stats import kurtosis, spearmanr
 
 from u2a_core import bundle as bundles
 from u2a_core.bundle import DEMO, EMBEDDED, Bundle, open_bundle
@@ -27,7 +27,7 @@ from u2a_core.models.loading import load_tokenizer
 from u2a_core.store.comparison import read_comparison
 from u2a_core.store.scores import read_scores
 from u2a_core.store.sketches import sketches_metadata
-from u2a_core.store.trust import trust_for, trust_told
+from u2a_core.store.trust import read_trust, trust_for, trust_told
 
 MEGABYTE = 1_000_000
 MAKERS_FOLDER = re.compile("/(tmp|home|root|work)")  # where a bundle may have been built
@@ -241,3 +241,19 @@ def test_how_far_the_shipped_scores_can_be_trusted_ships_with_them(demo: Bundle)
     assert report is not None
     assert report.groups.agreements["unrolled"].rho.value > report.groups.agreements["first_order"].rho.value
     assert trust_told(demo, demo.scores("default").metadata).startswith("Trust: ρ = 0.70 [0.29, 0.92] for 24 groups")
+
+
+def test_the_shipped_npo_report_is_of_this_bundle_and_says_what_the_docs_quote(demo: Bundle) -> None:
+    report = read_trust(demo.path / "trust" / "npo.json")
+    realised = [np.mean(case.realised) for case in report.groups.cases]
+    rho = {
+        name: float(spearmanr([case.predicted[name] for case in report.groups.cases], realised)[0])
+        for name in ("first_order", "implicit", "unrolled")
+    }
+    said = (Path(__file__).parents[2] / "docs" / "estimators.md").read_text(encoding="utf-8")
+    row = next(line for line in said.splitlines() if line.startswith("| demo: NPO (β 0.5)"))
+    assert report.bundle_hash == demo.hash
+    assert [f"{rho[name]:.2f}" for name in rho] == re.findall(r"([0-9.]+)\*{0,2} \[", row)[:3]
+    assert f"{np.mean(realised):+.3f}" in row
+    assert rho["unrolled"] >= 0.9 > rho["implicit"] > rho["first_order"]
+    assert report.singles.agreements["first_order"].rho.value >= 0.95
