@@ -51,6 +51,19 @@ SETS = {  # objective, retention, α, steps, step size (small where α is large)
         (ObjectiveConfig("dpo"), "nll", 60.0, 12, 0.004, 80, 60),
         (ObjectiveConfig("dpo"), "kl", 100.0, 16, 0.004, 80, 60),
     ),
+    "flat": (
+        (ObjectiveConfig("flat-kl"), "nll", 4.0, 12, 0.08, 80, 60),
+        (ObjectiveConfig("flat-tv"), "nll", 2.0, 12, 0.16, 80, 60),
+        (ObjectiveConfig("flat-js"), "nll", 2.0, 12, 0.16, 80, 60),
+        (ObjectiveConfig("flat-kl"), "kl", 4.0, 12, 0.16, 80, 60),
+        (ObjectiveConfig("flat-kl"), "kl", 16.0, 16, 0.04, 80, 60),
+    ),
+    "further": (
+        (ObjectiveConfig("npo"), "kl", 20.0, 12, 0.004, 80, 60),
+        (ObjectiveConfig("simnpo", beta=0.5), "kl", 4.0, 12, 0.16, 80, 60),
+        (ObjectiveConfig("dpo"), "nll", 20.0, 12, 0.008, 80, 60),
+        (ObjectiveConfig("dpo"), "kl", 20.0, 12, 0.016, 80, 60),
+    ),
 }
 
 
